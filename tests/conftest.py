@@ -1,0 +1,39 @@
+"""Fixtures that every test may ask for.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+def _shared(name: str) -> Path:
+    """A folder of reference data beside the checkout, or a skip."""
+    base = Path(os.environ.get("IUSP_SHARED", ROOT.parent / "shared"))
+    folder = base / name
+    if not folder.is_dir():
+        pytest.skip(f"reference data {name} is not beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference_task5() -> Path:
+    """Real annotations and official reference numbers of the task."""
+    return _shared("dcase2019_task5")
+
+
+@pytest.fixture(scope="session")
+def real_ust() -> Path:
+    """Mixtures of real recordings in the layout of the release."""
+    return _shared("real_ust")
