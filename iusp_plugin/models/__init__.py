@@ -17,6 +17,9 @@ import torch
 from iusp_plugin.checks import check_choice, near_names
 from iusp_plugin.models.blocks import Tap
 from iusp_plugin.models.cnn import CNN
+from iusp_plugin.models.cnn_lstm import CNNLSTM
+from iusp_plugin.models.macs import count_macs, count_parameters
+from iusp_plugin.models.mobilenetv2 import MobileNetV2
 from iusp_plugin.models.panns import (
     PANNS_FRONT_END,
     PANNsCNN,
@@ -25,9 +28,13 @@ from iusp_plugin.models.panns import (
 
 __all__ = [
     "CNN",
+    "CNNLSTM",
+    "MobileNetV2",
     "PANNS_FRONT_END",
     "PANNsCNN",
     "Tap",
+    "count_macs",
+    "count_parameters",
     "get_model",
     "list_models",
     "load_panns_checkpoint",
@@ -38,6 +45,9 @@ _MODELS: dict[str, tuple[Callable[..., torch.nn.Module], dict[str, Any]]] = {
     "cnn_20k": (CNN, {"base": 8}),
     "cnn_80k": (CNN, {"base": 16}),
     "cnn_320k": (CNN, {"base": 32}),
+    "cnn_lstm_small": (CNNLSTM, {"channels": 16, "hidden_size": 64}),
+    "cnn_lstm_large": (CNNLSTM, {"channels": 32, "hidden_size": 128}),
+    "mobilenetv2_narrow": (MobileNetV2, {}),
     "cnn_teacher": (PANNsCNN, {"n_blocks": 4, "n_pools": 4}),
     "cnn10": (PANNsCNN, {"width": 64, "n_blocks": 4, "n_pools": 4}),
     "cnn14": (PANNsCNN, {"width": 64, "n_blocks": 6, "n_pools": 5}),

@@ -9,7 +9,7 @@ from math import gcd
 
 import torch
 
-from iusp_plugin.checks import check_choice
+from iusp_plugin.checks import check_choice, check_range
 from iusp_plugin.lengths import check_lengths, frame_mask
 
 NORMS = ("batch", "group")
@@ -229,6 +229,33 @@ def prepare_feats(
     if lengths is not None:
         check_lengths(lengths, shape[0])
     return mask_frames(feats, lengths)
+
+
+def check_options(dropout: float, **sizes: int) -> None:
+    """Raise unless a constructor's options are in their ranges.
+
+    Arguments
+    ---------
+    dropout : float
+        A probability.
+    **sizes
+        Options that are at least one, by name.
+
+    Raises
+    ------
+    ValueError
+        If an option is outside.
+
+    Example
+    -------
+    >>> check_options(0.2, n_classes=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: n_classes=0 must be >= 1.
+    """
+    check_range("dropout", dropout, low=0.0, high=1.0)
+    for name, value in sizes.items():
+        check_range(name, value, low=1)
 
 
 def check_n_mels(n_mels: int, min_mels: int) -> None:

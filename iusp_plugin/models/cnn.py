@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from iusp_plugin.checks import check_range
 from iusp_plugin.models.blocks import (
     ConvBlock,
     Tap,
     check_n_mels,
+    check_options,
     pool_time,
     prepare_feats,
 )
@@ -68,7 +68,7 @@ class CNN(torch.nn.Module):
         base: int = 16,
     ) -> None:
         super().__init__()
-        check_range("dropout", dropout, low=0.0, high=1.0)
+        check_options(dropout, n_classes=n_classes, base=base)
         self.min_frames = 2 ** (len(CHANNEL_RATIOS) - 1)
         check_n_mels(n_mels, self.min_frames)
         self.n_mels = n_mels
@@ -77,7 +77,10 @@ class CNN(torch.nn.Module):
         for i, ratio in enumerate(CHANNEL_RATIOS):
             name, channels = f"block{i + 1}", base * ratio
             block = ConvBlock(
-                previous, channels, norm=norm, activation=torch.nn.ReLU()
+                previous,
+                channels,
+                norm=norm,
+                activation=torch.nn.ReLU(inplace=True),
             )
             self.add_module(name, block)
             self.taps[name] = Tap(name, channels, 2**i, "channel_first")

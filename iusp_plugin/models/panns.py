@@ -14,6 +14,7 @@ from iusp_plugin.checks import check_range
 from iusp_plugin.models.blocks import (
     Tap,
     check_n_mels,
+    check_options,
     make_norm,
     mask_frames,
     pool_time,
@@ -78,8 +79,8 @@ class PANNsBlock(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, channel, time, freq) to the same axes."""
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)), inplace=True)
 
 
 class PANNsCNN(torch.nn.Module):
@@ -137,7 +138,10 @@ class PANNsCNN(torch.nn.Module):
         n_pools: int = 4,
     ) -> None:
         super().__init__()
-        check_range("dropout", dropout, low=0.0, high=1.0)
+        check_options(
+            dropout, n_classes=n_classes, width=width, n_blocks=n_blocks
+        )
+        check_range("head_dropout", head_dropout, low=0.0, high=1.0)
         check_range("n_pools", n_pools, low=n_blocks - 1, high=n_blocks)
         check_n_mels(n_mels, 2**n_pools)
         self.n_mels, self.n_pools = n_mels, n_pools
