@@ -1,0 +1,412 @@
+"""Data preparation for DCASE 2019 Task 5 (SONYC-UST, urban sound tagging).
+
+Turns a data folder in the layout of the release into the JSON manifests
+train.json, validate.json and test.json. A data folder looks so:
+
+    annotations-dev.csv       train and validate rows (or annotations.csv,
+                              whose rows may also say test)
+    annotations-eval.csv      test rows; optional
+    dcase-ust-taxonomy.yaml   optional; checked when present
+    audio-dev/train/          38_000000.wav ... (.wav, .ogg or .flac)
+    audio-dev/validate/       00_000066.wav ...
+    audio-eval/               clips of annotations-eval.csv; optional
+
+audio/, audio/<split>/, audio-dev/ and audio-eval/test/ are searched as well,
+and a folder with audio-eval/ and annotations-eval.csv alone is enough to
+evaluate on.
+
+To run it by itself:
+> python dcase2019_task5_prepare.py DATA_FOLDER MANIFEST_FOLDER
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from speechbrain.utils.logger import get_logger
+
+from iusp_plugin.checks import check_choice
+from iusp_plugin.dataio.annotations import SPLITS, first_five, read_annotations
+from iusp_plugin.dataio.audio_files import (
+    DURATION_POLICIES,
+    AudioFile,
+    check_audio,
+    find_audio,
+)
+from iusp_plugin.dataio.targets import TARGET_RULES, Example, compute_targets
+from iusp_plugin.dataio.taxonomy import COARSE_TAGS, FINE_TAGS
+
+logger = get_logger(__name__)
+
+MARKER = "prepared.json"
+# Raise it when the content of a manifest changes for the same inputs.
+FORMAT_VERSION = 1
+TOLERANCE_S = 0.05
+
+LAYOUT = """
+    annotations-dev.csv (or annotations.csv)
+    annotations-eval.csv (optional)
+    audio-dev/train/*.wav
+    audio-dev/validate/*.wav
+    audio-eval/*.wav (optional)"""
+
+
+def prepare_dcase2019_task5(
+    data_folder: str | Path,
+    manifest_folder: str | Path,
+    target_rule: str = "any",
+    repair_coarse2: bool = False,
+    duration_policy: str = "pad_or_crop",
+    clip_duration_s: float = 10.0,
+    download: bool = False,
+    zenodo_record: int | str | None = None,
+    release_files: Iterable[str | Mapping[str, Any]] | None = None,
+    skip_prep: bool = False,
+) -> None:
+    """Write the manifests of every split that the data folder holds.
+
+    An entry of a manifest is
+
+        "38_000000": {"wav": "{data_root}/audio-dev/train/38_000000.wav",
+                      "duration": 10.0, "sensor": "38",
+                      "audio_filename": "38_000000.wav",
+                      "coarse": [8 floats], "fine": [29 floats]}
+
+    A finished preparation is recognised by ``prepared.json`` and not redone
+    unless the annotations, the audio files, an option, or a manifest changed.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        Folder in the layout above.
+    manifest_folder : str or Path
+        Where the manifests go; made if needed.
+    target_rule : str
+        any (official), majority, mean or each; see
+        ``iusp_plugin.dataio.targets``.
+    repair_coarse2 : bool
+        Derive ``2_machinery-impact`` from the ``2-*`` tags. Figures are then
+        not comparable with published ones.
+    duration_policy : str
+        pad_or_crop (accept other durations) or error.
+    clip_duration_s : float
+        Nominal duration of a clip, in seconds.
+    download : bool
+        First fetch and unpack ``release_files`` into the data folder.
+    zenodo_record : int or str, optional
+        Record to fetch from; needed with ``download``.
+    release_files : iterable, optional
+        Names, or mappings with ``name`` and, where known, ``size`` and
+        ``md5``; needed with ``download``.
+    skip_prep : bool
+        Do nothing.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, the annotations or audio files are missing.
+    ValueError
+        If an option, the annotations, the taxonomy or an audio file is
+        faulty.
+    """
+    if skip_prep:
+        return
+    check_choice("target_rule", target_rule, TARGET_RULES)
+    check_choice("duration_policy", duration_policy, DURATION_POLICIES)
+    data, manifests = Path(data_folder), Path(manifest_folder)
+    if download:
+        _download(data, zenodo_record, release_files)
+    tables = _annotation_tables(data)
+    _check_taxonomy(data / "dcase-ust-taxonomy.yaml")
+    examples = _read_examples(tables, target_rule, repair_coarse2)
+    audio = find_audio(data, _names_by_split(examples))
+    options = {
+        "target_rule": target_rule,
+        "repair_coarse2": bool(repair_coarse2),
+        "duration_policy": duration_policy,
+        "clip_duration_s": float(clip_duration_s),
+    }
+    paths = [path for part in audio.values() for path in part.values()]
+    inputs = _fingerprint(data, tables, paths, options)
+    if _is_prepared(manifests, inputs):
+        logger.info("%s is up to date: nothing to prepare.", manifests)
+        return
+    checked = check_audio(
+        data, paths, clip_duration_s, TOLERANCE_S, duration_policy
+    )
+    files = {
+        split: {name: checked[path] for name, path in part.items()}
+        for split, part in audio.items()
+    }
+    _write_manifests(manifests, examples, files, inputs)
+    _log_summary(examples, files, clip_duration_s)
+
+
+def resolve_data_folder(
+    data_folder: str | Path | None,
+    embedded_folder: str | Path,
+    **generator_options: Any,
+) -> str:
+    """The data folder to use: the user's, or generated soundscapes.
+
+    Arguments
+    ---------
+    data_folder : str or Path, optional
+        The user's folder; None or an empty text asks for the embedded data.
+    embedded_folder : str or Path
+        Where the embedded data are generated, or found from an earlier run.
+    **generator_options : object
+        Passed on to ``generate_soundscapes``.
+
+    Returns
+    -------
+    str
+        Folder in the layout of the release.
+    """
+    if data_folder is not None and str(data_folder) != "":
+        return str(data_folder)
+    from iusp_plugin.dataio.soundscapes import generate_soundscapes
+
+    generate_soundscapes(str(embedded_folder), **generator_options)
+    logger.warning(
+        "NO data_folder GIVEN: using generated soundscapes in %s. They show "
+        "that the recipe runs; FIGURES ON THEM ARE NOT RESULTS on DCASE 2019 "
+        "Task 5. Pass --data_folder for real data.",
+        embedded_folder,
+    )
+    return str(embedded_folder)
+
+
+def _annotation_tables(data: Path) -> dict[Path, str | None]:
+    """The annotation files, each with the split that all its rows have."""
+    if not data.is_dir():
+        raise FileNotFoundError(
+            f"data_folder={str(data)!r} does not exist. Pass --download=True "
+            "to fetch the release into it, omit data_folder for the embedded "
+            f"data, or make a folder of this layout:{LAYOUT}"
+        )
+    names = ("annotations-dev.csv", "annotations.csv")
+    development = [data / name for name in names if (data / name).is_file()]
+    if len(development) > 1:
+        raise ValueError(
+            f"{data} holds {names[0]} and {names[1]}. Keep the one to use."
+        )
+    tables: dict[Path, str | None] = dict.fromkeys(development)
+    evaluation = data / "annotations-eval.csv"
+    if evaluation.is_file():
+        tables[evaluation] = "test"
+    if not tables:
+        raise FileNotFoundError(
+            f"data_folder={str(data)!r} holds no annotation file. Pass "
+            "--download=True to fetch the release into it, omit data_folder "
+            f"for the embedded data, or follow this layout:{LAYOUT}"
+        )
+    return tables
+
+
+def _read_examples(
+    tables: Mapping[Path, str | None], target_rule: str, repair_coarse2: bool
+) -> dict[str, list[Example]]:
+    """The examples of each split present; no clip in two tables."""
+    examples: dict[str, list[Example]] = {}
+    for table, only_split in tables.items():
+        rows = read_annotations(table, only_split)
+        for example in compute_targets(rows, target_rule, repair_coarse2):
+            examples.setdefault(example.split, []).append(example)
+    ids = Counter(e.example_id for part in examples.values() for e in part)
+    twice = [name for name, count in ids.items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{len(twice)} clips are in more than one annotation file: "
+            f"{first_five(twice)}. Keep each in one of "
+            f"{', '.join(table.name for table in tables)}."
+        )
+    return {split: examples[split] for split in SPLITS if split in examples}
+
+
+def _names_by_split(
+    examples: Mapping[str, list[Example]],
+) -> dict[str, list[str]]:
+    """Annotated file names of each split, each once."""
+    return {
+        split: list(dict.fromkeys(e.audio_filename for e in part))
+        for split, part in examples.items()
+    }
+
+
+def _check_taxonomy(path: Path) -> None:
+    """Refuse a data folder with other tags than the package's."""
+    if not path.is_file():
+        return
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fine = {
+            f"{c}-{k}_{name}"
+            for c, tags in content["fine"].items()
+            for k, name in tags.items()
+        }
+        coarse = {f"{c}_{name}" for c, name in content["coarse"].items()}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no taxonomy file ({error!r}). Fetch it again, or "
+            "remove it: the package knows the tags."
+        ) from error
+    differing = (fine | coarse) ^ {*FINE_TAGS, *COARSE_TAGS}
+    if differing:
+        raise ValueError(
+            f"{path} differs from the package's taxonomy in "
+            f"{first_five(sorted(differing))}. Use the data and taxonomy of "
+            "DCASE 2019 Task 5."
+        )
+
+
+def _md5(content: bytes) -> str:
+    """Hexadecimal MD5; finds changes, protects from nothing."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _fingerprint(
+    data: Path,
+    tables: Iterable[Path],
+    audio: Iterable[Path],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the manifests depend on."""
+    listing = []
+    for path in audio:
+        status = path.stat()
+        relative = path.relative_to(data).as_posix()
+        listing.append([relative, status.st_size, status.st_mtime_ns])
+    return {
+        "format_version": FORMAT_VERSION,
+        "options": dict(options),
+        "annotations_md5": {t.name: _md5(t.read_bytes()) for t in tables},
+        "audio_md5": _md5(json.dumps(sorted(listing)).encode()),
+    }
+
+
+def _is_prepared(manifests: Path, inputs: Mapping[str, Any]) -> bool:
+    """True if the marker is of these inputs and the manifests are whole."""
+    try:
+        marker = json.loads((manifests / MARKER).read_text(encoding="utf-8"))
+        return marker["inputs"] == inputs and all(
+            _md5((manifests / name).read_bytes()) == md5
+            for name, md5 in marker["manifests_md5"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        # No marker, or an unreadable one: prepare anew.
+        return False
+
+
+def _write_manifests(
+    manifests: Path,
+    examples: Mapping[str, list[Example]],
+    files: Mapping[str, Mapping[str, AudioFile]],
+    inputs: Mapping[str, Any],
+) -> None:
+    """Manifests first, marker last, so that a marker vouches for them."""
+    manifests.mkdir(parents=True, exist_ok=True)
+    (manifests / MARKER).unlink(missing_ok=True)
+    for split in SPLITS:
+        # An earlier preparation may have had a split that is gone.
+        (manifests / f"{split}.json").unlink(missing_ok=True)
+    written = {}
+    for split, part in examples.items():
+        content = _serialize(part, files[split])
+        _write_whole(manifests / f"{split}.json", content)
+        written[f"{split}.json"] = _md5(content)
+    marker = {"inputs": inputs, "manifests_md5": written}
+    _write_whole(manifests / MARKER, json.dumps(marker, indent=1).encode())
+
+
+def _serialize(part: list[Example], files: Mapping[str, AudioFile]) -> bytes:
+    """A manifest, one line an example."""
+    lines = [
+        f"{json.dumps(example.example_id)}: "
+        + json.dumps(_entry(example, files[example.audio_filename]))
+        for example in part
+    ]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _entry(example: Example, file: AudioFile) -> dict[str, Any]:
+    """One example as the data loader reads it."""
+    # The loader fills {data_root} by str.format: other braces are doubled.
+    path = file.path.replace("{", "{{").replace("}", "}}")
+    return {
+        "wav": "{data_root}/" + path,
+        "duration": file.duration,
+        "sensor": example.sensor,
+        "audio_filename": example.audio_filename,
+        "coarse": example.coarse,
+        "fine": example.fine,
+    }
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write under a temporary name, then rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _log_summary(
+    examples: Mapping[str, list[Example]],
+    files: Mapping[str, Mapping[str, AudioFile]],
+    clip_duration_s: float,
+) -> None:
+    """A few lines a split, for the experiment's log."""
+    for split, names in _names_by_split(examples).items():
+        part = examples[split]
+        seconds = [files[split][name].duration for name in names]
+        excess = [s - clip_duration_s for s in seconds]
+        totals = [
+            sum(values)
+            for values in zip(*(e.coarse for e in part), strict=True)
+        ]
+        logger.info(
+            "%s: %d clips, %d examples, %.2f h, %d sensors, %d shorter (to "
+            "be padded), %d longer (to be cropped), rates %s Hz; positives: "
+            "%s",
+            split,
+            len(names),
+            len(part),
+            sum(seconds) / 3600,
+            len({e.sensor for e in part}),
+            sum(e < -TOLERANCE_S for e in excess),
+            sum(e > TOLERANCE_S for e in excess),
+            sorted({files[split][name].sample_rate for name in names}),
+            ", ".join(
+                f"{tag} {total:g}"
+                for tag, total in zip(COARSE_TAGS, totals, strict=True)
+            ),
+        )
+
+
+def _download(
+    data: Path,
+    record: int | str | None,
+    release_files: Iterable[str | Mapping[str, Any]] | None,
+) -> None:
+    """Fetch the release and unpack its archives."""
+    from iusp_plugin.dataio.download import fetch_release
+
+    if record is None or not release_files:
+        raise ValueError(
+            "download=True needs zenodo_record and release_files. Name the "
+            "record and its files in the YAML file."
+        )
+    fetch_release(record, release_files, data)
+
+
+if __name__ == "__main__":
+    prepare_dcase2019_task5(*sys.argv[1:3])
