@@ -1,0 +1,222 @@
+"""Augmentation that teacher and student can share.
+
+``ClipAugment`` changes what is heard (time shift, mixing two clips): teacher
+and student must hear the same, so its random choices are drawn once and applied
+to each front end's features and to the targets. ``SpecAugment`` hides parts of
+the student's input only.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+from iusp_plugin.checks import check_range
+from iusp_plugin.lengths import num_frames
+
+
+@dataclass(frozen=True)
+class ClipDraw:
+    """One batch's random choices; see ``ClipAugment``.
+
+    Arguments
+    ---------
+    shift : torch.Tensor
+        Circular shift as a share of the clip, in [0, 1), (batch,).
+    partner : torch.Tensor
+        Index of the clip that is mixed in, (batch,).
+    gain : torch.Tensor
+        Power gain of the partner, nepers, (batch,).
+    mixed : torch.Tensor
+        bool (batch,): whether the partner is mixed in at all.
+    """
+
+    shift: Tensor
+    partner: Tensor
+    gain: Tensor
+    mixed: Tensor
+
+
+class ClipAugment:
+    """Circular time shift, and mixing of two clips of the batch.
+
+    Mixing adds the powers of two clips, as two sounds in one street would:
+    log(exp(a) + exp(b + gain)), and its tags are the union of both clips' tags,
+    1 - (1 - y_a)(1 - y_b).
+
+    Arguments
+    ---------
+    time_shift : bool
+        Shift each clip circularly by a random share of its length.
+    shift_multiple : int
+        Shifts are whole multiples of this many frames.
+    mix_probability : float
+        Share of the clips that get a partner.
+    mix_gain_db : float
+        The partner's gain is uniform in +- this.
+
+    Example
+    -------
+    >>> augment = ClipAugment(time_shift=False, mix_probability=1.0)
+    >>> draw = augment.draw(batch_size=2)
+    >>> augment.mix_targets(torch.eye(2), draw).shape
+    torch.Size([2, 2])
+    """
+
+    def __init__(
+        self,
+        time_shift: bool = True,
+        shift_multiple: int = 1,
+        mix_probability: float = 0.0,
+        mix_gain_db: float = 6.0,
+    ):
+        check_range("mix_probability", mix_probability, low=0.0, high=1.0)
+        check_range("mix_gain_db", mix_gain_db, low=0.0)
+        check_range("shift_multiple", shift_multiple, low=1)
+        self.time_shift = time_shift
+        self.shift_multiple = int(shift_multiple)
+        self.mix_probability = float(mix_probability)
+        self.mix_gain_db = float(mix_gain_db)
+
+    def draw(
+        self, batch_size: int, device: torch.device | str = "cpu"
+    ) -> ClipDraw:
+        """Draw the random choices for one batch."""
+        uniform = torch.rand(4, batch_size, device=device)
+        gain_db = (2 * uniform[1] - 1) * self.mix_gain_db
+        return ClipDraw(
+            shift=uniform[0] if self.time_shift else 0 * uniform[0],
+            partner=uniform[2].argsort(),
+            gain=gain_db * (torch.log(torch.tensor(10.0)) / 10),
+            mixed=uniform[3] < self.mix_probability,
+        )
+
+    def apply(
+        self,
+        feats: Tensor,
+        draw: ClipDraw,
+        lengths: Tensor | None = None,
+        log_unit: float = 1.0,
+    ) -> Tensor:
+        """Augment un-normalised log-mels.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            (batch, time, n_mels), log power.
+        draw : ClipDraw
+            What ``draw`` returned; the same for every front end.
+        lengths : torch.Tensor, optional
+            Relative lengths, (batch,); a shift turns within the valid frames.
+        log_unit : float
+            ``LogMel.log_unit``: 1 for natural logarithm.
+
+        Returns
+        -------
+        torch.Tensor
+            The same shape.
+        """
+        if self.time_shift:
+            feats = self._roll(feats, draw.shift, lengths)
+        if self.mix_probability > 0:
+            gain = draw.gain[:, None, None] * log_unit
+            other = feats[draw.partner] + gain
+            mix = torch.logaddexp(feats / log_unit, other / log_unit) * log_unit
+            feats = torch.where(draw.mixed[:, None, None], mix, feats)
+        return feats
+
+    def _roll(
+        self, feats: Tensor, shift: Tensor, lengths: Tensor | None
+    ) -> Tensor:
+        """Circular shift of each clip within its own valid frames."""
+        total = feats.shape[1]
+        if lengths is None:
+            lengths = torch.ones(len(feats), device=feats.device)
+        n = num_frames(lengths, total).unsqueeze(1)
+        steps = (shift.unsqueeze(1) * n / self.shift_multiple).floor().long()
+        frame = torch.arange(total, device=feats.device).unsqueeze(0)
+        source = (frame - steps * self.shift_multiple) % n
+        source = torch.where(frame < n, source, frame)
+        return feats.gather(1, source.unsqueeze(-1).expand_as(feats))
+
+    def mix_targets(self, targets: Tensor, draw: ClipDraw) -> Tensor:
+        """Union of the tags of mixed clips.
+
+        Arguments
+        ---------
+        targets : torch.Tensor
+            (batch, tags) in [0, 1].
+        draw : ClipDraw
+            What was applied to the features.
+
+        Returns
+        -------
+        torch.Tensor
+            The same shape.
+        """
+        if self.mix_probability == 0:
+            return targets
+        union = 1 - (1 - targets) * (1 - targets[draw.partner])
+        return torch.where(draw.mixed[:, None], union, targets)
+
+    def mix_lengths(self, lengths: Tensor | None, draw: ClipDraw):
+        """A mixed clip is as long as the longer of the two."""
+        if lengths is None or self.mix_probability == 0:
+            return lengths
+        longer = torch.maximum(lengths, lengths[draw.partner])
+        return torch.where(draw.mixed, longer, lengths)
+
+
+class SpecAugment(nn.Module):
+    """Masks of random time spans and mel bands, on normalised features.
+
+    Source: Park et al., "SpecAugment", Interspeech 2019, without warping. Masked
+    values become 0, the mean of normalised features. Active in train mode only.
+
+    Arguments
+    ---------
+    n_time_masks, n_freq_masks : int
+        Masks a clip.
+    time_width, freq_width : int
+        Widest mask, frames and bands.
+
+    Example
+    -------
+    >>> augment = SpecAugment(n_time_masks=1, time_width=10).eval()
+    >>> augment(torch.ones(1, 20, 8)).mean()
+    tensor(1.)
+    """
+
+    def __init__(
+        self,
+        n_time_masks: int = 2,
+        time_width: int = 50,
+        n_freq_masks: int = 2,
+        freq_width: int = 8,
+    ):
+        super().__init__()
+        check_range("n_time_masks", n_time_masks, low=0)
+        check_range("n_freq_masks", n_freq_masks, low=0)
+        self.n_time_masks = n_time_masks
+        self.n_freq_masks = n_freq_masks
+        self.time_mask = torchaudio.transforms.TimeMasking(
+            time_width, iid_masks=True
+        )
+        self.freq_mask = torchaudio.transforms.FrequencyMasking(
+            freq_width, iid_masks=True
+        )
+
+    def forward(self, feats: Tensor) -> Tensor:
+        """Mask (batch, time, n_mels); never in place."""
+        if not self.training:
+            return feats
+        image = feats.transpose(1, 2).unsqueeze(1)
+        for _ in range(self.n_time_masks):
+            image = self.time_mask(image)
+        for _ in range(self.n_freq_masks):
+            image = self.freq_mask(image)
+        return image.squeeze(1).transpose(1, 2)

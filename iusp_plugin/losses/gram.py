@@ -1,0 +1,223 @@
+"""Similarity matrices of rows of features: what SP and IUSP compare.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+import torch
+from torch import Tensor
+
+from iusp_plugin.checks import check_choice, check_range
+
+SIMILARITIES = ("row_l2", "cosine")
+LAYOUTS = ("time_first", "channel_first")
+REDUCTIONS = ("mean", "batch", "batchmean", "sum")
+
+# A row this much weaker than the strongest row of its matrix counts as zero:
+# its direction is rounding noise, and its gradient would be 1 / EPS too large.
+EPS = 1e-4
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 where an input has it, float32 for everything else."""
+    wide = any(t.dtype == torch.float64 for t in tensors)
+    return torch.float64 if wide else torch.float32
+
+
+def check_features(argument: str, feats: Tensor, layout: str) -> None:
+    """Raise unless ``feats`` is a non-empty floating feature tensor.
+
+    Arguments
+    ---------
+    argument : str
+        Name of the argument, for the message.
+    feats : torch.Tensor
+        Features.
+    layout : str
+        "time_first" (batch, time, ...) or "channel_first"
+        (batch, channel, time[, freq]).
+
+    Raises
+    ------
+    TypeError
+        If it is not a floating tensor.
+    ValueError
+        If its rank does not fit the layout, or it is empty.
+    """
+    if not isinstance(feats, Tensor) or not feats.is_floating_point():
+        kind = getattr(feats, "dtype", type(feats).__name__)
+        raise TypeError(f"{argument} is {kind}, expected a floating tensor.")
+    wanted = "(batch, time, ...)"
+    fits = feats.dim() >= 2
+    if layout == "channel_first":
+        wanted = "(batch, channel, time) or (batch, channel, time, freq)"
+        fits = feats.dim() in (3, 4)
+    if not fits or feats.numel() == 0:
+        raise ValueError(
+            f"{argument} has shape {tuple(feats.shape)}, expected a non-empty "
+            f"{wanted} for layout={layout!r}."
+        )
+
+
+def to_frames(feats: Tensor, layout: str = "time_first") -> Tensor:
+    """Features as one row a frame, everything after time flattened.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        (batch, time, ...) for "time_first"; (batch, channel, time) or
+        (batch, channel, time, freq) for "channel_first".
+    layout : str
+        Which of the two; never guessed.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, time, D). A view where the memory format allows it, as a
+        channels_last map does.
+
+    Example
+    -------
+    >>> to_frames(torch.zeros(2, 16, 62, 8), layout="channel_first").shape
+    torch.Size([2, 62, 128])
+    """
+    if layout == "channel_first":
+        feats = feats.movedim(1, -1)
+    if feats.dim() == 2:
+        return feats.unsqueeze(-1)
+    return feats.flatten(2)
+
+
+def _unit_peak(rows: Tensor) -> Tensor:
+    """Scale each matrix of rows to a largest entry of one.
+
+    The similarities do not depend on the scale, so neither value nor gradient
+    changes, but squares of squares can no longer overflow or vanish.
+    """
+    peak = rows.detach().abs().amax(dim=(1, 2), keepdim=True)
+    return rows / torch.where(peak > 0, peak, torch.ones_like(peak))
+
+
+def _normalise_rows(rows: Tensor, eps: float) -> Tensor:
+    """Rows of unit L2 norm; rows below ``eps`` times the largest become zero.
+
+    The zeroed rows get zero gradient, where a plain normalisation would
+    multiply theirs by the inverse of its own epsilon.
+    """
+    squares = rows.square().sum(dim=2, keepdim=True)
+    floor = squares.detach().amax(dim=1, keepdim=True) * eps**2
+    live = squares.detach() > floor
+    norm = torch.where(live, squares, torch.ones_like(squares)).sqrt()
+    return torch.where(live, rows / norm, torch.zeros_like(rows))
+
+
+def similarity_matrix(
+    rows: Tensor,
+    mask: Tensor | None = None,
+    *,
+    similarity: str = "row_l2",
+    eps: float = EPS,
+) -> Tensor:
+    """Similarity of each row of features to each other row.
+
+    With Q the rows of one matrix:
+
+    * "row_l2": A = Q Q^T, G[i, :] = A[i, :] / ||A[i, :]||_2. Not symmetric.
+    * "cosine": C[i, j] = <q_i, q_j> / (||q_i|| ||q_j||). Symmetric.
+
+    A row whose norm (of A for "row_l2", of Q for "cosine") is not above
+    ``eps`` times the largest of its matrix counts as zero. Computed in
+    float32, or in float64 if the rows are, whatever autocast says.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        (batch, t, D), floating.
+    mask : torch.Tensor, optional
+        bool (batch, t), False where a row is padding: its row and column
+        are zero, and what it holds does not matter.
+    similarity : str
+        "row_l2" or "cosine".
+    eps : float
+        Relative floor of a row's norm.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, t, t).
+
+    Example
+    -------
+    >>> rows = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]]])
+    >>> similarity_matrix(rows)
+    tensor([[[1., 0., 0.],
+             [0., 1., 0.],
+             [0., 0., 0.]]])
+    """
+    check_choice("similarity", similarity, SIMILARITIES)
+    check_range("eps", eps, low=0.0)
+    with torch.autocast(device_type=rows.device.type, enabled=False):
+        rows = rows.to(compute_dtype(rows))
+        if mask is not None:
+            rows = rows.masked_fill(~mask.unsqueeze(-1), 0.0)
+        rows = _unit_peak(rows)
+        if similarity == "cosine":
+            rows = _normalise_rows(rows, eps)
+            return rows @ rows.mT
+        return _normalise_rows(rows @ rows.mT, eps)
+
+
+def reduce_losses(per_item: Tensor, reduction: str) -> Tensor:
+    """Reduce one loss per clip, shape (batch,), as SpeechBrain names it.
+
+    Arguments
+    ---------
+    per_item : torch.Tensor
+        One loss a clip, shape (batch,).
+    reduction : str
+        "mean" and "batchmean": sum over clips / batch; "sum": sum over clips;
+        "batch": the vector itself.
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar, or (batch,) for "batch".
+    """
+    check_choice("reduction", reduction, REDUCTIONS)
+    if reduction == "batch":
+        return per_item
+    return per_item.sum() if reduction == "sum" else per_item.mean()
+
+
+def check_loss_finite(loss: Tensor, **inputs: Tensor | None) -> None:
+    """Raise if the loss is not finite, and name the input that is guilty.
+
+    Skipped while compiling. The inputs are scanned only after the loss was
+    found wanting, so a healthy step pays for one scalar test.
+
+    Arguments
+    ---------
+    loss : torch.Tensor
+        The loss.
+    **inputs : torch.Tensor or None
+        The inputs by name.
+
+    Raises
+    ------
+    ValueError
+        If any element of the loss is NaN or infinite.
+    """
+    if torch.compiler.is_compiling() or bool(loss.isfinite().all()):
+        return
+    for name, tensor in inputs.items():
+        if tensor is not None and not bool(tensor.isfinite().all()):
+            count = int((~tensor.isfinite()).sum())
+            raise ValueError(
+                f"{name} holds {count} non-finite values of {tensor.numel()}; "
+                "look for a diverged network or a broken file "
+                "(check_finite=False switches this test off)."
+            )
+    raise ValueError(
+        "The loss is not finite although its inputs are; their values are too "
+        "large for the arithmetic (check_finite=False switches this test off)."
+    )

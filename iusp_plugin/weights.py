@@ -1,0 +1,75 @@
+"""Weights of a tagger, network and front end together, in one file.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def save_tagger(
+    path: str | Path, model: nn.Module, front_end: nn.Module
+) -> None:
+    """Write a tagger's weights; the file is complete or absent.
+
+    Arguments
+    ---------
+    path : str or Path
+        File to write.
+    model, front_end : torch.nn.Module
+        The network and its front end.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    torch.save(
+        {"model": model.state_dict(), "front_end": front_end.state_dict()}, part
+    )
+    os.replace(part, path)
+
+
+def load_tagger(
+    path: str | Path, model: nn.Module, front_end: nn.Module
+) -> None:
+    """Load a tagger's weights, strictly.
+
+    Arguments
+    ---------
+    path : str or Path
+        File that ``save_tagger`` wrote.
+    model, front_end : torch.nn.Module
+        Built with the options they were trained with.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file holds something else, or weights of another network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No weights at {path}.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read as weights ({error}); it is damaged or "
+            "another kind of file."
+        ) from error
+    if not isinstance(state, dict) or set(state) != {"model", "front_end"}:
+        raise ValueError(
+            f"{path} does not hold a tagger (a dict with keys model and "
+            "front_end); give the model.ckpt of a finished run."
+        )
+    for name, module in (("front_end", front_end), ("model", model)):
+        try:
+            module.load_state_dict(state[name], strict=True)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{path} holds the {name} of another network: {error}"
+            ) from error
