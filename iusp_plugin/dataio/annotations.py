@@ -300,7 +300,23 @@ def _check_consistent(path: Path, rows: Annotations) -> None:
 
 
 def first_five(names: Iterable[str]) -> str:
-    """Up to five names and the number of the others."""
+    """Up to five names and the number of the others, for messages.
+
+    Arguments
+    ---------
+    names : iterable of str
+        Names to list.
+
+    Returns
+    -------
+    str
+        Comma separated.
+
+    Example
+    -------
+    >>> first_five("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
     names = list(names)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

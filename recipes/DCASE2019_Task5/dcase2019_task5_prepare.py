@@ -22,9 +22,8 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-import hashlib
 import json
-import os
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -36,18 +35,21 @@ from speechbrain.utils.logger import get_logger
 
 from iusp_plugin.checks import check_choice
 from iusp_plugin.dataio.annotations import SPLITS, first_five, read_annotations
+from iusp_plugin.dataio.archives import marker_path, unpack_archive
 from iusp_plugin.dataio.audio_files import (
     DURATION_POLICIES,
     AudioFile,
     check_audio,
     find_audio,
 )
+from iusp_plugin.dataio.download import ZENODO_URL, fetch_release
+from iusp_plugin.dataio.manifests import is_prepared, md5_hex, write_manifests
 from iusp_plugin.dataio.targets import TARGET_RULES, Example, compute_targets
 from iusp_plugin.dataio.taxonomy import COARSE_TAGS, FINE_TAGS
 
 logger = get_logger(__name__)
 
-MARKER = "prepared.json"
+ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 # Raise it when the content of a manifest changes for the same inputs.
 FORMAT_VERSION = 1
 TOLERANCE_S = 0.05
@@ -70,6 +72,7 @@ def prepare_dcase2019_task5(
     download: bool = False,
     zenodo_record: int | str | None = None,
     release_files: Iterable[str | Mapping[str, Any]] | None = None,
+    release_url: str = ZENODO_URL,
     skip_prep: bool = False,
 ) -> None:
     """Write the manifests of every split that the data folder holds.
@@ -107,6 +110,8 @@ def prepare_dcase2019_task5(
     release_files : iterable, optional
         Names, or mappings with ``name`` and, where known, ``size`` and
         ``md5``; needed with ``download``.
+    release_url : str
+        Address of a file with the fields ``{record}`` and ``{name}``.
     skip_prep : bool
         Do nothing.
 
@@ -124,7 +129,7 @@ def prepare_dcase2019_task5(
     check_choice("duration_policy", duration_policy, DURATION_POLICIES)
     data, manifests = Path(data_folder), Path(manifest_folder)
     if download:
-        _download(data, zenodo_record, release_files)
+        _download(data, zenodo_record, release_files, release_url)
     tables = _annotation_tables(data)
     _check_taxonomy(data / "dcase-ust-taxonomy.yaml")
     examples = _read_examples(tables, target_rule, repair_coarse2)
@@ -137,7 +142,7 @@ def prepare_dcase2019_task5(
     }
     paths = [path for part in audio.values() for path in part.values()]
     inputs = _fingerprint(data, tables, paths, options)
-    if _is_prepared(manifests, inputs):
+    if is_prepared(manifests, inputs):
         logger.info("%s is up to date: nothing to prepare.", manifests)
         return
     checked = check_audio(
@@ -147,7 +152,7 @@ def prepare_dcase2019_task5(
         split: {name: checked[path] for name, path in part.items()}
         for split, part in audio.items()
     }
-    _write_manifests(manifests, examples, files, inputs)
+    write_manifests(manifests, _entries(examples, files), inputs)
     _log_summary(examples, files, clip_duration_s)
 
 
@@ -269,11 +274,6 @@ def _check_taxonomy(path: Path) -> None:
         )
 
 
-def _md5(content: bytes) -> str:
-    """Hexadecimal MD5; finds changes, protects from nothing."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
 def _fingerprint(
     data: Path,
     tables: Iterable[Path],
@@ -289,74 +289,36 @@ def _fingerprint(
     return {
         "format_version": FORMAT_VERSION,
         "options": dict(options),
-        "annotations_md5": {t.name: _md5(t.read_bytes()) for t in tables},
-        "audio_md5": _md5(json.dumps(sorted(listing)).encode()),
+        "annotations_md5": {t.name: md5_hex(t.read_bytes()) for t in tables},
+        "audio_md5": md5_hex(json.dumps(sorted(listing)).encode()),
     }
 
 
-def _is_prepared(manifests: Path, inputs: Mapping[str, Any]) -> bool:
-    """True if the marker is of these inputs and the manifests are whole."""
-    try:
-        marker = json.loads((manifests / MARKER).read_text(encoding="utf-8"))
-        return marker["inputs"] == inputs and all(
-            _md5((manifests / name).read_bytes()) == md5
-            for name, md5 in marker["manifests_md5"].items()
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        # No marker, or an unreadable one: prepare anew.
-        return False
-
-
-def _write_manifests(
-    manifests: Path,
+def _entries(
     examples: Mapping[str, list[Example]],
     files: Mapping[str, Mapping[str, AudioFile]],
-    inputs: Mapping[str, Any],
-) -> None:
-    """Manifests first, marker last, so that a marker vouches for them."""
-    manifests.mkdir(parents=True, exist_ok=True)
-    (manifests / MARKER).unlink(missing_ok=True)
-    for split in SPLITS:
-        # An earlier preparation may have had a split that is gone.
-        (manifests / f"{split}.json").unlink(missing_ok=True)
-    written = {}
-    for split, part in examples.items():
-        content = _serialize(part, files[split])
-        _write_whole(manifests / f"{split}.json", content)
-        written[f"{split}.json"] = _md5(content)
-    marker = {"inputs": inputs, "manifests_md5": written}
-    _write_whole(manifests / MARKER, json.dumps(marker, indent=1).encode())
-
-
-def _serialize(part: list[Example], files: Mapping[str, AudioFile]) -> bytes:
-    """A manifest, one line an example."""
-    lines = [
-        f"{json.dumps(example.example_id)}: "
-        + json.dumps(_entry(example, files[example.audio_filename]))
-        for example in part
-    ]
-    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
-
-
-def _entry(example: Example, file: AudioFile) -> dict[str, Any]:
-    """One example as the data loader reads it."""
-    # The loader fills {data_root} by str.format: other braces are doubled.
-    path = file.path.replace("{", "{{").replace("}", "}}")
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The examples of each split as the data loader reads them."""
     return {
-        "wav": "{data_root}/" + path,
-        "duration": file.duration,
-        "sensor": example.sensor,
-        "audio_filename": example.audio_filename,
-        "coarse": example.coarse,
-        "fine": example.fine,
+        split: {
+            example.example_id: {
+                "wav": "{data_root}/"
+                + _escape(files[split][example.audio_filename].path),
+                "duration": files[split][example.audio_filename].duration,
+                "sensor": _escape(example.sensor),
+                "audio_filename": _escape(example.audio_filename),
+                "coarse": example.coarse,
+                "fine": example.fine,
+            }
+            for example in part
+        }
+        for split, part in examples.items()
     }
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+def _escape(text: str) -> str:
+    """Double the braces: the loader fills texts by ``str.format``."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _log_summary(
@@ -396,17 +358,26 @@ def _download(
     data: Path,
     record: int | str | None,
     release_files: Iterable[str | Mapping[str, Any]] | None,
+    base_url: str,
 ) -> None:
     """Fetch the release and unpack its archives."""
-    from iusp_plugin.dataio.download import fetch_release
-
     if record is None or not release_files:
         raise ValueError(
             "download=True needs zenodo_record and release_files. Name the "
             "record and its files in the YAML file."
         )
-    fetch_release(record, release_files, data)
+    files = [f for f in release_files if not _was_unpacked(f, data)]
+    for path in fetch_release(record, files, data, base_url).values():
+        if path.name.endswith(ARCHIVE_ENDINGS):
+            unpack_archive(path, data)
+
+
+def _was_unpacked(file: str | Mapping[str, Any], data: Path) -> bool:
+    """True for an archive that was unpacked, and since removed."""
+    name = file if isinstance(file, str) else str(file.get("name"))
+    return not (data / name).exists() and marker_path(name, data).exists()
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
     prepare_dcase2019_task5(*sys.argv[1:3])
