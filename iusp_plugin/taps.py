@@ -14,6 +14,9 @@ from iusp_plugin.checks import check_choice, near_names
 
 _LAYOUTS = ("time_first", "channel_first")
 
+# Stands for the tap that a network calls its default one.
+DEFAULT = "default"
+
 
 class FeatureTaps(nn.Module):
     """Wraps a network; its forward returns (output, {tap: feature}).
@@ -29,7 +32,8 @@ class FeatureTaps(nn.Module):
     model : torch.nn.Module
         The network. Its state_dict appears under ``model.``.
     taps : sequence of str, or mapping of str to str
-        Names from ``model.taps``; or, for any other network, module paths with
+        Names from ``model.taps``, or "default" for the one that the network
+        names so; or, for any other network, module paths with
         the layout of what they return, "time_first" or "channel_first".
 
     Raises
@@ -74,8 +78,10 @@ class FeatureTaps(nn.Module):
             check_choice(f"layout of tap {tap!r}", layout, _LAYOUTS)
             known = [n for n, _ in self.model.named_modules() if n]
         else:
-            declared = getattr(self.model, "taps", {})
+            declared = dict(getattr(self.model, "taps", {}))
             known = list(declared)
+            if tap == DEFAULT and declared:
+                declared[DEFAULT] = declared[self.model.default_tap]
             if tap not in declared:
                 name = type(self.model).__name__
                 raise ValueError(

@@ -48,6 +48,17 @@ def output_tags(level: str) -> tuple[str, ...]:
     )
 
 
+def count_outputs(level: str) -> int:
+    """Number of a network's outputs.
+
+    Example
+    -------
+    >>> count_outputs("fine")
+    23
+    """
+    return len(output_tags(level))
+
+
 def fine_mask(fine: Tensor) -> Tensor:
     """Weight of each complete fine tag in the loss: 1 - target(X).
 
