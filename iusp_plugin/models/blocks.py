@@ -205,7 +205,7 @@ def prepare_feats(
 
     Example
     -------
-    >>> prepare_feats(torch.zeros(2, 5, 64), None, n_mels=64, min_frames=8)
+    >>> prepare_feats(torch.zeros(2, 5, 64), None, 64, min_frames=8)
     Traceback (most recent call last):
     ...
     ValueError: feats has 5 frames and the model needs at least 8: pad the clips or shorten the hop.
@@ -231,15 +231,21 @@ def prepare_feats(
     return mask_frames(feats, lengths)
 
 
-def check_options(dropout: float, **sizes: int) -> None:
+def check_options(
+    dropout: float, n_mels: int, min_mels: int = 1, **sizes: int
+) -> None:
     """Raise unless a constructor's options are in their ranges.
 
     Arguments
     ---------
     dropout : float
         A probability.
+    n_mels : int
+        Mel bands of the input.
+    min_mels : int
+        Fewest bands that the model's pooling leaves something of.
     **sizes
-        Options that are at least one, by name.
+        Further options that are at least one, by name.
 
     Raises
     ------
@@ -248,43 +254,15 @@ def check_options(dropout: float, **sizes: int) -> None:
 
     Example
     -------
-    >>> check_options(0.2, n_classes=0)
+    >>> check_options(0.2, n_mels=20, min_mels=32)
     Traceback (most recent call last):
     ...
-    ValueError: n_classes=0 must be >= 1.
+    ValueError: n_mels=20 must be >= 32.
     """
     check_range("dropout", dropout, low=0.0, high=1.0)
+    check_range("n_mels", n_mels, low=min_mels)
     for name, value in sizes.items():
         check_range(name, value, low=1)
-
-
-def check_n_mels(n_mels: int, min_mels: int) -> None:
-    """Raise unless the strides leave a band of ``n_mels``.
-
-    Arguments
-    ---------
-    n_mels : int
-        Mel bands of the input.
-    min_mels : int
-        Fewest bands that the model's strides leave something of.
-
-    Raises
-    ------
-    ValueError
-        If there are too few.
-
-    Example
-    -------
-    >>> check_n_mels(20, 32)
-    Traceback (most recent call last):
-    ...
-    ValueError: n_mels=20 must be >= 32 for this model's pooling: use more bands or fewer blocks.
-    """
-    if n_mels < min_mels:
-        raise ValueError(
-            f"n_mels={n_mels} must be >= {min_mels} for this model's "
-            "pooling: use more bands or fewer blocks."
-        )
 
 
 def pool_time(
@@ -292,8 +270,8 @@ def pool_time(
 ) -> torch.Tensor:
     """Sum of the mean and the maximum over the valid frames.
 
-    The pooling of Kong et al., "PANNs", 2020, section III-A. The number of
-    valid frames is counted at the resolution of ``frames``.
+    The pooling of Kong et al., "PANNs", 2020. Valid frames are counted at the
+    resolution of ``frames``.
 
     Arguments
     ---------

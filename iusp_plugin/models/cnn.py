@@ -11,7 +11,6 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from iusp_plugin.models.blocks import (
     ConvBlock,
     Tap,
-    check_n_mels,
     check_options,
     pool_time,
     prepare_feats,
@@ -68,9 +67,10 @@ class CNN(torch.nn.Module):
         base: int = 16,
     ) -> None:
         super().__init__()
-        check_options(dropout, n_classes=n_classes, base=base)
         self.min_frames = 2 ** (len(CHANNEL_RATIOS) - 1)
-        check_n_mels(n_mels, self.min_frames)
+        check_options(
+            dropout, n_mels, self.min_frames, n_classes=n_classes, base=base
+        )
         self.n_mels = n_mels
         self.taps: dict[str, Tap] = {}
         previous = 1

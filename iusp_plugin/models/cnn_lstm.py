@@ -99,8 +99,8 @@ class CNNLSTM(torch.nn.Module):
         super().__init__()
         check_options(
             dropout,
+            n_mels,
             n_classes=n_classes,
-            n_mels=n_mels,
             channels=channels,
             hidden_size=hidden_size,
         )

@@ -151,7 +151,7 @@ class MobileNetV2(torch.nn.Module):
         width_mult: float = 0.2,
     ) -> None:
         super().__init__()
-        check_options(dropout, n_classes=n_classes, n_mels=n_mels)
+        check_options(dropout, n_mels, n_classes=n_classes)
         check_range("width_mult", width_mult, low=0.0, low_open=True)
         self.n_mels = n_mels
         self.taps: dict[str, Tap] = {}

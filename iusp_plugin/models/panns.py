@@ -13,7 +13,6 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from iusp_plugin.checks import check_range
 from iusp_plugin.models.blocks import (
     Tap,
-    check_n_mels,
     check_options,
     make_norm,
     mask_frames,
@@ -33,6 +32,7 @@ PANNS_FRONT_END = {
     "fmax": 14000.0,
     "offset": 1e-10,
     "scale": "db",
+    "pad_mode": "reflect",
 }
 
 #: What a published checkpoint holds beside the network: its front end.
@@ -139,11 +139,15 @@ class PANNsCNN(torch.nn.Module):
     ) -> None:
         super().__init__()
         check_options(
-            dropout, n_classes=n_classes, width=width, n_blocks=n_blocks
+            dropout,
+            n_mels,
+            min_mels=2**n_pools,
+            n_classes=n_classes,
+            width=width,
+            n_blocks=n_blocks,
         )
         check_range("head_dropout", head_dropout, low=0.0, high=1.0)
         check_range("n_pools", n_pools, low=n_blocks - 1, high=n_blocks)
-        check_n_mels(n_mels, 2**n_pools)
         self.n_mels, self.n_pools = n_mels, n_pools
         self.bn0 = make_norm(norm, n_mels)
         self.taps: dict[str, Tap] = {}
