@@ -32,6 +32,9 @@ SEARCHED_FOLDERS: dict[str, tuple[str, ...]] = {
     "test": ("audio-eval/test", "audio-eval", "audio/test", "audio"),
 }
 
+# A page of an Ogg file is no longer than this.
+_MAX_OGG_PAGE = 65307
+
 DURATION_POLICIES = ("pad_or_crop", "error")
 
 
@@ -243,7 +246,7 @@ def _describe(root: Path, path: Path) -> AudioFile | str:
             samples = sound.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         return f"cannot be decoded ({error})"
-    if len(samples) < frames or _is_cut_riff(path):
+    if len(samples) < frames or _is_cut(path):
         return f"is truncated ({len(samples)} samples can be read)"
     if not len(samples):
         return "holds no samples"
@@ -260,19 +263,24 @@ def _describe(root: Path, path: Path) -> AudioFile | str:
     )
 
 
-def _is_cut_riff(path: Path) -> bool:
-    """True if a RIFF header promises more bytes than the file has.
+def _is_cut(path: Path) -> bool:
+    """True if a WAV or Ogg file ends before its own end.
 
-    libsndfile trusts the file's size over the header's, and reads a truncated
-    file without complaint.
+    libsndfile reads such files without complaint, as shorter ones.
     """
+    size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(8)
-    promised = int.from_bytes(head[4:8], "little")
-    # Writers that stream leave the field at one of these.
-    if head[:4] != b"RIFF" or promised in (0, 0x7FFFFFFF, 0xFFFFFFFF):
-        return False
-    return promised + 8 > path.stat().st_size
+        stream.seek(max(0, size - _MAX_OGG_PAGE))
+        tail = stream.read()
+    if head[:4] == b"RIFF":
+        promised = int.from_bytes(head[4:8], "little")
+        # Writers that stream leave the field at one of these.
+        streamed = promised in (0, 0x7FFFFFFF, 0xFFFFFFFF)
+        return not streamed and promised + 8 > size
+    last_page = tail[tail.rfind(b"OggS") :]
+    # Byte 5 of a page holds its flags; 4 marks the last of the stream.
+    return head[:4] == b"OggS" and not last_page[5:6] >= b"\x04"
 
 
 def _raise_or_return(
