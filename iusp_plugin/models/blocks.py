@@ -58,9 +58,8 @@ class Tap:
 def make_norm(norm: str, channels: int) -> torch.nn.Module:
     """Normalisation layer over the channel axis of (batch, channel, ...).
 
-    Group norm (Wu and He, "Group Normalization", ECCV 2018) does not depend on
-    the batch. Its groups hold at least four channels where it can, and number
-    eight at most.
+    Group norm (Wu and He, ECCV 2018) does not depend on the batch. Here it has
+    at most eight groups, of at least four channels where it can.
 
     Arguments
     ---------
@@ -270,8 +269,7 @@ def pool_time(
 ) -> torch.Tensor:
     """Sum of the mean and the maximum over the valid frames.
 
-    The pooling of Kong et al., "PANNs", 2020. Valid frames are counted at the
-    resolution of ``frames``.
+    As Kong et al., "PANNs", 2020, but masked at the resolution of ``frames``.
 
     Arguments
     ---------

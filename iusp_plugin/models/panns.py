@@ -151,16 +151,13 @@ class PANNsCNN(torch.nn.Module):
         self.n_mels, self.n_pools = n_mels, n_pools
         self.bn0 = make_norm(norm, n_mels)
         self.taps: dict[str, Tap] = {}
-        previous = 1
         for i in range(n_blocks):
-            name, channels = f"conv_block{i + 1}", width * 2**i
-            self.add_module(name, PANNsBlock(previous, channels, norm))
-            self.taps[name] = Tap(name, channels, 2**i, "channel_first")
-            previous = channels
+            self._add_block(i, width, norm)
         # Eight input frames a frame where there are that many blocks.
         self.default_tap = f"conv_block{min(n_blocks, 4)}"
-        self.fc1 = torch.nn.Linear(previous, previous)
-        self.fc_audioset = torch.nn.Linear(previous, n_classes)
+        embedding = width * 2 ** (n_blocks - 1)
+        self.fc1 = torch.nn.Linear(embedding, embedding)
+        self.fc_audioset = torch.nn.Linear(embedding, n_classes)
         self.dropout = torch.nn.Dropout(dropout)
         self.head_dropout = torch.nn.Dropout(head_dropout)
         self.apply(_init_weights)
@@ -200,6 +197,13 @@ class PANNsCNN(torch.nn.Module):
         x = F.relu(self.fc1(self.head_dropout(x)))
         return self.fc_audioset(self.head_dropout(x))
 
+    def _add_block(self, i: int, width: int, norm: str) -> None:
+        """Register block ``i``, counted from 0, and its tap."""
+        name, channels = f"conv_block{i + 1}", width * 2**i
+        previous = channels // 2 if i else 1
+        self.add_module(name, PANNsBlock(previous, channels, norm))
+        self.taps[name] = Tap(name, channels, 2**i, "channel_first")
+
 
 def _init_weights(module: torch.nn.Module) -> None:
     """Xavier-uniform weights and zero biases, as the published code has."""
@@ -233,6 +237,8 @@ def load_panns_checkpoint(model: PANNsCNN, path: str | Path) -> tuple[str, ...]:
     ------
     ValueError
         If the file is no such checkpoint or does not fit the model.
+    pickle.UnpicklingError
+        If the file holds code.
 
     Example
     -------

@@ -4,6 +4,8 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -250,3 +252,22 @@ def test_group_norm_model_refuses_the_published_file(save):
 def test_file_of_another_kind(save, saved):
     with pytest.raises(ValueError, match="whose 'model' is a state dict"):
         load_panns_checkpoint(PANNsCNN(width=4), save(saved))
+
+
+def test_file_that_holds_code_is_not_run(save):
+    path = save({"model": {}, "extra": _Code()})
+    with pytest.raises(pickle.UnpicklingError):
+        load_panns_checkpoint(PANNsCNN(width=4), path)
+    assert not _Code.ran
+
+
+class _Code:
+    """Runs something when it is unpickled."""
+
+    ran = False
+
+    def __init__(self):
+        self.held = 1  # without a state, __setstate__ would not be called
+
+    def __setstate__(self, state):
+        _Code.ran = True
