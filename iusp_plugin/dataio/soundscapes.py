@@ -6,16 +6,6 @@ taxonomy. The audio is synthetic: figures on it are no results of any method.
 
 Authors
  * The iusp_plugin authors 2026
-
-Example
--------
->>> import tempfile
->>> with tempfile.TemporaryDirectory() as base:
-...     folder = generate_soundscapes(
-...         Path(base) / "street", 2, 1, clip_duration_s=1.0
-...     )
-...     sorted(path.name for path in folder.iterdir())
-['annotations-dev.csv', 'audio-dev', 'dcase-ust-taxonomy.yaml', 'soundscapes.json']
 """
 
 import csv
@@ -157,6 +147,16 @@ def generate_soundscapes(
         If an option is out of range, or the folder was written with others.
     FileExistsError
         If the folder holds something that is not an embedded data set.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as base:
+    ...     folder = generate_soundscapes(
+    ...         f"{base}/street", 2, 1, clip_duration_s=1.0
+    ...     )
+    ...     sorted(path.name for path in folder.rglob("*.wav"))
+    ['00_100000.wav', '11_000000.wav', '11_000001.wav']
     """
     counts = {"train": n_train, "validate": n_validate, "test": n_test}
     for split, count in counts.items():
@@ -172,7 +172,7 @@ def generate_soundscapes(
         "format_version": FORMAT_VERSION,
         "synthetic": True,
     }
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     reused = _is_reusable(folder, options)
     if not reused:
         _write_all_or_nothing(folder, counts, options)
@@ -220,6 +220,10 @@ def _write_all_or_nothing(
         if folder.exists():  # empty, as checked before
             folder.rmdir()
         temporary.rename(folder)
+    except OSError:
+        # Another process may have been quicker with the same options.
+        if not _is_reusable(folder, options):
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -282,8 +286,8 @@ def _first_tag(index: int) -> tuple[str, ...]:
     return (tags[lap % len(tags)],)
 
 
-def _render(clip: _Clip, sample_rate: int, clip_s: float) -> Signal:
-    """Background, events at their levels, then the sensor; peak below 1."""
+def _mix(clip: _Clip, sample_rate: int, clip_s: float) -> Signal:
+    """Background and events at their levels, as heard in the street."""
     num_samples = round(clip_s * sample_rate)
     wav = synthesize_background(clip.rng, num_samples, sample_rate)
     for event in clip.events:
@@ -292,8 +296,12 @@ def _render(clip: _Clip, sample_rate: int, clip_s: float) -> Signal:
         sound = synthesize_event(event.tag, clip.rng, length, sample_rate)
         gain = 10 ** (event.snr_db / 20) / _active_rms(sound, sample_rate)
         wav[start : start + length] += gain * sound
-    wav = _sensor(wav, clip, sample_rate)
-    # Quiet and loud streets; the rare loud peak is scaled, never clipped.
+    return wav
+
+
+def _render(clip: _Clip, sample_rate: int, clip_s: float) -> Signal:
+    """The clip as its sensor records it: quiet or loud, never clipped."""
+    wav = _sensor(_mix(clip, sample_rate, clip_s), clip, sample_rate)
     level = 10 ** (clip.rng.uniform(-32, -22) / 20)
     wav *= level / np.sqrt(np.mean(wav**2))
     return wav * min(1.0, 0.95 / float(np.abs(wav).max()))
