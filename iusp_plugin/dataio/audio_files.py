@@ -278,9 +278,18 @@ def _is_cut(path: Path) -> bool:
         # Writers that stream leave the field at one of these.
         streamed = promised in (0, 0x7FFFFFFF, 0xFFFFFFFF)
         return not streamed and promised + 8 > size
-    last_page = tail[tail.rfind(b"OggS") :]
-    # Byte 5 of a page holds its flags; 4 marks the last of the stream.
-    return head[:4] == b"OggS" and not last_page[5:6] >= b"\x04"
+    page = tail[tail.rfind(b"OggS") :]
+    return head[:4] == b"OggS" and not _is_whole_last_page(page)
+
+
+def _is_whole_last_page(page: bytes) -> bool:
+    """True for an Ogg page that says it is the last, with all its bytes."""
+    if len(page) < 27:
+        return False
+    # Byte 5 holds flags, 4 marks the last page of a stream; byte 26 the
+    # length of a table, whose sum is the length of the content behind it.
+    flags, table = page[5], page[27 : 27 + page[26]]
+    return bool(flags & 4) and len(page) >= 27 + page[26] + sum(table)
 
 
 def _raise_or_return(

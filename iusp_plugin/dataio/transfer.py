@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1 << 20
+# A drop loses what has come of a chunk, so chunks are small.
+_CHUNK = 1 << 14
 # Answers that may change by waiting.
 _PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
@@ -71,7 +72,7 @@ def receive(
                     f"are kept in {part}: run again to go on, or fetch the "
                     f"file by hand into {part.parent}."
                 ) from reason
-            wait = backoff_s * 2**failures
+            wait = backoff_s * 2 ** max(failures - 1, 0)
             logger.warning("%s: %s; again in %g s", url, reason, wait)
             time.sleep(wait)
 
