@@ -83,20 +83,30 @@ class Synth:
 
     def noise(self, low_hz: float, high_hz: float) -> Signal:
         """Gaussian noise between two corner frequencies, peak about 1."""
-        white = self.rng.standard_normal(self.num_samples)
-        return self.shape(white, band(low_hz, high_hz), normalize=True) / 3
+        return self.hiss(band(low_hz, high_hz)) / 3
+
+    def hiss(self, gain: Callable[[Signal], Signal]) -> Signal:
+        """Gaussian noise of any colour, RMS 1."""
+        size = _fft_size(self.num_samples)
+        freq = np.fft.rfftfreq(size, 1 / self.sample_rate)
+        # A random spectrum spares the transform of a random signal.
+        spectrum = self.rng.standard_normal(2 * len(freq)).view(np.complex128)
+        wav = np.fft.irfft(spectrum * gain(freq), size)[: self.num_samples]
+        return wav / (np.sqrt(np.mean(wav**2)) + _TINY)
 
     def tone(
         self, freq_hz: float | Signal, amplitudes: Sequence[float] | Signal
     ) -> Signal:
         """Harmonics of a (moving) pitch, those above Nyquist left out."""
         freq = np.broadcast_to(freq_hz, self.num_samples)
+        # A little below Nyquist, where no real recording has much either.
         room = max(1, int(0.45 * self.sample_rate / float(freq.max())))
         grid = np.linspace(0.0, 1.0, 2049)
-        amps = np.asarray(amplitudes)[:room]
-        orders = np.arange(1, len(amps) + 1)
+        amps = np.asarray(amplitudes)[:room, None]
+        orders = np.arange(1, len(amps) + 1)[:, None]
         # One period is summed once and read by phase: cheap at any length.
-        table = amps @ np.sin(2 * np.pi * orders[:, None] * grid)
+        # No matrix product: its rounding differs between BLAS libraries.
+        table = np.sum(amps * np.sin(2 * np.pi * orders * grid), axis=0)
         phase = np.cumsum(freq) / self.sample_rate
         return np.interp(phase % 1.0, grid, table)
 
@@ -129,15 +139,16 @@ class Synth:
     ) -> Signal:
         """The sound of one hit: decaying inharmonic partials and a burst."""
         time = np.arange(int(5 * decay_s * self.sample_rate)) / self.sample_rate
-        freq = np.exp(self.rng.uniform(np.log(low_hz), np.log(high_hz), 6))
-        decay = decay_s * self.rng.uniform(0.3, 1, 6)
-        level = self.rng.uniform(0.2, 1, 6)
-        phases = 2 * np.pi * freq[:, None] * time
-        partials = np.sin(phases) * np.exp(-time / decay[:, None])
+        shape = (6, 1)
+        freq = np.exp(self.rng.uniform(np.log(low_hz), np.log(high_hz), shape))
+        decay = decay_s * self.rng.uniform(0.3, 1, shape)
+        level = self.rng.uniform(0.1, 0.5, shape)
+        partials = level * np.sin(2 * np.pi * freq * time)
+        partials = np.sum(partials * np.exp(-time / decay), axis=0)
         burst: Signal = self.rng.standard_normal(len(time))
         burst = burst * np.exp(-4 * time / decay_s)
         burst = self.shape(burst, band(low_hz, 1.5 * high_hz))
-        return level @ partials / 2 + noisiness * burst
+        return partials + noisiness * burst
 
     def spans(
         self, on_s: tuple[float, float], off_s: tuple[float, float]
@@ -183,7 +194,7 @@ def band(low_hz: float, high_hz: float) -> Callable[[Signal], Signal]:
 
 
 def _formants(peaks_hz: Sequence[float], scale: float) -> Callable[..., Signal]:
-    """Gain of a mouth: one resonance a formant, over a falling tilt."""
+    """Gain of a mouth: a resonance a formant, each weaker than the last."""
 
     def gain(freq: Signal) -> Signal:
         total = np.zeros_like(freq)
@@ -310,7 +321,11 @@ def _beeper(synth: Synth) -> Signal:
 
 
 def _melody(
-    synth: Synth, base_hz: float, step_s: float, timbre: Signal, decay_s: float
+    synth: Synth,
+    base_hz: float | Signal,
+    step_s: float,
+    timbre: Signal,
+    decay_s: float,
 ) -> Signal:
     """Notes of a scale on a steady beat, each plucked and dying away."""
     scale = _SCALES[int(synth.rng.integers(len(_SCALES)))]
@@ -339,11 +354,12 @@ def _music(synth: Synth, bass: float, cutoff_hz: float) -> Signal:
 
 
 def _jingle(synth: Synth) -> Signal:
-    """The music box of an ice-cream truck, slightly out of tune."""
-    step, base = synth.uniform(0.15, 0.3), synth.log_uniform(500, 1000)
+    """The music box of an ice-cream truck, its motor a little unsteady."""
+    step = synth.uniform(0.15, 0.3)
+    wow = 1 + synth.contour(-0.01, 0.01, 3)
+    base = synth.log_uniform(500, 1000) * wow
     timbre = np.array([1, 0.1, 0.4, 0.05, synth.uniform(0.05, 0.3)])
-    wow = base * (1 + synth.uniform(-0.01, 0.01))
-    return _melody(synth, wow, step, timbre, synth.uniform(0.1, 0.4))
+    return _melody(synth, base, step, timbre, synth.uniform(0.1, 0.4))
 
 
 def _voice(
@@ -527,10 +543,7 @@ def synthesize_background(
     """
     synth = Synth(rng, num_samples, sample_rate)
     slope = synth.uniform(0.5, 1.2)
-    white = rng.standard_normal(num_samples)
-    air = synth.shape(
-        white, lambda f: np.maximum(f, 40.0) ** -slope, normalize=True
-    )
+    air = synth.hiss(lambda freq: np.maximum(freq, 40.0) ** -slope)
     wind = synth.noise(20, synth.uniform(100, 300)) * synth.contour(0, 3, 1)
     traffic = synth.noise(60, synth.uniform(400, 1200))
     traffic *= synth.contour(0, 3, 0.4)

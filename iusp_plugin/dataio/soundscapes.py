@@ -268,7 +268,7 @@ def _plan(split: str, index: int, seed: int, clip_s: float) -> _Clip:
         tags += (str(rng.choice(fine_tags_of(int(category)))),)
     events = []
     for tag in tags:
-        duration = clip_s * float(rng.uniform(0.2, 0.8))
+        duration = clip_s * float(rng.uniform(0.25, 0.9))
         onset = float(rng.uniform(0, clip_s - duration))
         snr_db = float(rng.uniform(*_SNR_RANGE_DB))
         events.append(_Event(tag, onset, duration, snr_db))
