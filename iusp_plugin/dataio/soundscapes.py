@@ -64,7 +64,6 @@ SENSORS: dict[str, tuple[int, ...]] = {
 }
 _SPLITS = tuple(SENSORS)
 _MAX_CLIPS = 100_000  # a split's share of the six digits of a file name
-_MAX_EVENTS = 4
 # Chosen so that a small network learns much and a larger one learns more.
 _SNR_RANGE_DB = (2.0, 17.0)
 _NUM_VOLUNTEERS = 3
@@ -120,8 +119,8 @@ def generate_soundscapes(
     """Write the embedded data set, or find it already written.
 
     Clip k of a split depends on the seed, the split and k alone, so a smaller
-    set is the beginning of a larger one. From 9 clips on, a split has every
-    coarse category. The folder appears all at once or not at all.
+    set is the beginning of a larger one. From 8 clips on, every coarse
+    category sounds in a split. The folder appears all at once or not at all.
 
     Arguments
     ---------
@@ -159,19 +158,7 @@ def generate_soundscapes(
     ['00_100000.wav', '11_000000.wav', '11_000001.wav']
     """
     counts = {"train": n_train, "validate": n_validate, "test": n_test}
-    for split, count in counts.items():
-        low = 0 if split == "test" else 1
-        check_range(f"n_{split}", count, low=low, high=_MAX_CLIPS)
-    check_range("seed", seed, low=0)
-    check_range("sample_rate", sample_rate, low=8000, high=48000)
-    check_range("clip_duration_s", clip_duration_s, low=1.0)
-    options = {f"n_{split}": count for split, count in counts.items()} | {
-        "seed": seed,
-        "sample_rate": sample_rate,
-        "clip_duration_s": float(clip_duration_s),
-        "format_version": FORMAT_VERSION,
-        "synthetic": True,
-    }
+    options = _checked_options(counts, seed, sample_rate, clip_duration_s)
     folder = Path(folder).absolute()
     reused = _is_reusable(folder, options)
     if not reused:
@@ -183,6 +170,25 @@ def generate_soundscapes(
         folder,
     )
     return folder
+
+
+def _checked_options(
+    counts: dict[str, int], seed: int, sample_rate: int, clip_duration_s: float
+) -> dict[str, float]:
+    """All that the content follows from, or an error that names one."""
+    for split, count in counts.items():
+        low = 0 if split == "test" else 1
+        check_range(f"n_{split}", count, low=low, high=_MAX_CLIPS)
+    check_range("seed", seed, low=0)
+    check_range("sample_rate", sample_rate, low=8000, high=48000)
+    check_range("clip_duration_s", clip_duration_s, low=1.0)
+    return {f"n_{split}": count for split, count in counts.items()} | {
+        "seed": seed,
+        "sample_rate": sample_rate,
+        "clip_duration_s": float(clip_duration_s),
+        "format_version": FORMAT_VERSION,
+        "synthetic": True,
+    }
 
 
 def _is_reusable(folder: Path, options: dict[str, float]) -> bool:
@@ -262,8 +268,8 @@ def _plan(split: str, index: int, seed: int, clip_s: float) -> _Clip:
     rng = np.random.Generator(np.random.PCG64(stream))
     sensor_id = int(rng.choice(SENSORS[split]))
     tags = _first_tag(index)
-    num_extra = int(rng.choice(_MAX_EVENTS, p=[0.35, 0.35, 0.2, 0.1]))
-    num_extra *= bool(tags)
+    # A clip without a first event is a street where nothing happens.
+    num_extra = int(rng.choice(4, p=[0.35, 0.35, 0.2, 0.1])) * len(tags)
     for category in rng.choice(COARSE_IDS, num_extra, p=_EXTRA_WEIGHTS):
         tags += (str(rng.choice(fine_tags_of(int(category)))),)
     events = []
