@@ -17,8 +17,9 @@ Authors
 import csv
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,43 @@ def read_annotations(
     )
     _check_consistent(path, annotations)
     return annotations
+
+
+def join_annotations(tables: Mapping[str, Annotations]) -> Annotations:
+    """The rows of several annotation files, one after the other.
+
+    Arguments
+    ---------
+    tables : mapping of str to Annotations
+        Checked rows by the name of their file.
+
+    Returns
+    -------
+    Annotations
+        All rows.
+
+    Raises
+    ------
+    ValueError
+        If a recording of one split is in more than one file.
+    """
+    table_of: dict[tuple[str, str], str] = {}
+    for table, rows in tables.items():
+        for split, name in zip(rows.splits, rows.audio_filenames, strict=True):
+            first = table_of.setdefault((split, Path(name).stem), table)
+            if first != table:
+                raise ValueError(
+                    f"{name} of split {split!r} is in {first} and in {table}. "
+                    "Keep its rows in one of them."
+                )
+    parts = list(tables.values())
+    return Annotations(
+        tuple(chain.from_iterable(part.splits for part in parts)),
+        tuple(chain.from_iterable(part.sensors for part in parts)),
+        tuple(chain.from_iterable(part.audio_filenames for part in parts)),
+        np.concatenate([part.annotator_ids for part in parts]),
+        np.concatenate([part.presence for part in parts]),
+    )
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:

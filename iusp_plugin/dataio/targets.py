@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from iusp_plugin.checks import check_choice
-from iusp_plugin.dataio.annotations import Annotations, first_five
+from iusp_plugin.dataio.annotations import SPLITS, Annotations, first_five
 from iusp_plugin.dataio.taxonomy import ALL_TAGS, COARSE_TAGS, FINE_TAGS
 
 TARGET_RULES = ("any", "majority", "mean", "each")
@@ -42,7 +42,8 @@ class Example:
     example_id : str
         Stem of the file name; under the rule ``each`` followed by
         ``@<annotator_id>`` (and ``@k`` for that annotator's k-th row). Where
-        a train clip has the same name, followed by ``@validate``, ``@test``.
+        an earlier split has a clip of that name, the stem is followed by
+        ``@validate`` or ``@test``.
     audio_filename : str
         The recording, as named in the annotations.
     split : str
@@ -123,6 +124,10 @@ def compute_targets(
     for row, key in enumerate(keys):
         rows_of[key].append(row)
     _check_truth(annotations, rows_of)
+    # Ids are unique over all splits: teacher outputs are kept by id.
+    first_split: dict[str, str] = {}
+    for name, split in sorted(rows_of, key=lambda key: SPLITS.index(key[1])):
+        first_split.setdefault(Path(name).stem, split)
     examples = []
     for name, split in sorted(rows_of):
         rows = np.array(rows_of[name, split])
@@ -130,8 +135,7 @@ def compute_targets(
             name, annotations.annotator_ids[rows], presence[rows], target_rule
         )
         stem = Path(name).stem
-        # Ids are unique over all splits: teacher outputs are kept by id.
-        if split != "train" and (name, "train") in rows_of:
+        if split != first_split[stem]:
             stem = f"{stem}@{split}"
         sensor = annotations.sensors[rows[0]]
         examples += [

@@ -25,7 +25,6 @@ Authors
 import json
 import logging
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,12 @@ import yaml
 from speechbrain.utils.logger import get_logger
 
 from iusp_plugin.checks import check_choice
-from iusp_plugin.dataio.annotations import SPLITS, first_five, read_annotations
+from iusp_plugin.dataio.annotations import (
+    SPLITS,
+    first_five,
+    join_annotations,
+    read_annotations,
+)
 from iusp_plugin.dataio.archives import marker_path, unpack_archive
 from iusp_plugin.dataio.audio_files import (
     DURATION_POLICIES,
@@ -221,21 +225,17 @@ def _annotation_tables(data: Path) -> dict[Path, str | None]:
 def _read_examples(
     tables: Mapping[Path, str | None], target_rule: str, repair_coarse2: bool
 ) -> dict[str, list[Example]]:
-    """The examples of each split present; no clip in two tables."""
-    examples: dict[str, list[Example]] = {}
-    for table, only_split in tables.items():
-        rows = read_annotations(table, only_split)
-        for example in compute_targets(rows, target_rule, repair_coarse2):
-            examples.setdefault(example.split, []).append(example)
-    ids = Counter(e.example_id for part in examples.values() for e in part)
-    twice = [name for name, count in ids.items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"{len(twice)} clips are in more than one annotation file: "
-            f"{first_five(twice)}. Keep each in one of "
-            f"{', '.join(table.name for table in tables)}."
-        )
-    return {split: examples[split] for split in SPLITS if split in examples}
+    """The examples of each split present."""
+    rows = join_annotations(
+        {
+            table.name: read_annotations(table, only_split)
+            for table, only_split in tables.items()
+        }
+    )
+    examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    for example in compute_targets(rows, target_rule, repair_coarse2):
+        examples[example.split].append(example)
+    return {split: part for split, part in examples.items() if part}
 
 
 def _names_by_split(
@@ -379,5 +379,7 @@ def _was_unpacked(file: str | Mapping[str, Any], data: Path) -> bool:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(f"Usage: {sys.argv[0]} DATA_FOLDER MANIFEST_FOLDER")
     logging.basicConfig(level=logging.INFO)
-    prepare_dcase2019_task5(*sys.argv[1:3])
+    prepare_dcase2019_task5(sys.argv[1], sys.argv[2])

@@ -12,6 +12,7 @@ import pytest
 from iusp_plugin.dataio.annotations import (
     PRESENCE_COLUMNS,
     first_five,
+    join_annotations,
     read_annotations,
 )
 from tests.reference.tiny_release import (
@@ -186,6 +187,21 @@ def test_evaluation_file_of_another_split(tmp_path):
     path = write_annotations(tmp_path / "a.csv", development_rows())
     with pytest.raises(ValueError, match="row 2: split='train', but all rows"):
         read_annotations(path, only_split="test")
+
+
+def test_join(tmp_path):
+    """Rows of both files; one recording in both is refused."""
+    dev = read_annotations(
+        write_annotations(tmp_path / "dev.csv", development_rows())
+    )
+    other = read_annotations(
+        write_annotations(tmp_path / "eval.csv", evaluation_rows())
+    )
+    rows = join_annotations({"dev.csv": dev, "eval.csv": other})
+    assert rows.splits == dev.splits + ("test",)
+    assert rows.presence.shape == (14, 37) and rows.annotator_ids[-1] == 0
+    with pytest.raises(ValueError, match="01_000000.wav of split 'train' is i"):
+        join_annotations({"a.csv": dev, "b.csv": dev})
 
 
 def test_first_five():

@@ -118,6 +118,15 @@ def test_truncated(tmp_path, ending, kept):
         check_audio(tmp_path, [path])
 
 
+def test_ogg_cut_inside_a_page_header(tmp_path):
+    """The last page then has no flags that could be asked."""
+    path = write_clip(tmp_path / "a.ogg")
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rfind(b"OggS") + 10])
+    with pytest.raises(ValueError, match="a.ogg is truncated"):
+        check_audio(tmp_path, [path])
+
+
 def _write_without_samples(path):
     soundfile.write(path, np.zeros(0), 8000)
 
@@ -186,7 +195,7 @@ def test_durations(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"duration_policy": "eror"}, "duration_policy='eror'.*'error'"),
+        ({"duration_policy": "pad"}, "duration_policy='pad' is unknown"),
         ({"clip_duration_s": 0.0}, "clip_duration_s=0.0 must be > 0"),
         ({"num_workers": 0}, "num_workers=0 must be >= 1"),
     ],
