@@ -9,6 +9,7 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,20 +34,30 @@ class ClipDraw:
         Power gain of the partner, nepers, (batch,).
     mixed : torch.Tensor
         bool (batch,): whether the partner is mixed in at all.
+    colour : torch.Tensor
+        Gains of a random equaliser at its knots, nepers of power,
+        (batch, knots).
     """
 
     shift: Tensor
     partner: Tensor
     gain: Tensor
     mixed: Tensor
+    colour: Tensor
+
+
+# Knots of the random equaliser, evenly spaced over the mel bands.
+_KNOTS = 5
+_NEPERS_PER_DB = math.log(10.0) / 10.0
 
 
 class ClipAugment:
-    """Circular time shift, and mixing of two clips of the batch.
+    """Circular time shift, random colouring, and mixing of two clips.
 
     Mixing adds the powers of two clips, as two sounds in one street would:
     log(exp(a) + exp(b + gain)), and its tags are the union of both clips' tags,
-    1 - (1 - y_a)(1 - y_b).
+    1 - (1 - y_a)(1 - y_b). Colouring adds a smooth curve over the mel bands, as
+    another microphone would (compare FilterAugment, Nam et al., ICASSP 2022).
 
     Arguments
     ---------
@@ -58,6 +69,9 @@ class ClipAugment:
         Share of the clips that get a partner.
     mix_gain_db : float
         The partner's gain is uniform in +- this.
+    colour_db : float
+        The equaliser's gain at each of its knots is uniform in +- this; linear
+        in between.
 
     Example
     -------
@@ -73,6 +87,7 @@ class ClipAugment:
         shift_multiple: int = 1,
         mix_probability: float = 0.0,
         mix_gain_db: float = 6.0,
+        colour_db: float = 0.0,
     ):
         check_range("mix_probability", mix_probability, low=0.0, high=1.0)
         check_range("mix_gain_db", mix_gain_db, low=0.0)
@@ -80,19 +95,22 @@ class ClipAugment:
         self.time_shift = time_shift
         self.shift_multiple = int(shift_multiple)
         self.mix_probability = float(mix_probability)
+        check_range("colour_db", colour_db, low=0.0)
         self.mix_gain_db = float(mix_gain_db)
+        self.colour_db = float(colour_db)
 
     def draw(
         self, batch_size: int, device: torch.device | str = "cpu"
     ) -> ClipDraw:
         """Draw the random choices for one batch."""
-        uniform = torch.rand(4, batch_size, device=device)
-        gain_db = (2 * uniform[1] - 1) * self.mix_gain_db
+        uniform = torch.rand(4 + _KNOTS, batch_size, device=device)
+        symmetric = (2 * uniform - 1) * _NEPERS_PER_DB
         return ClipDraw(
-            shift=uniform[0] if self.time_shift else 0 * uniform[0],
-            partner=uniform[2].argsort(),
-            gain=gain_db * (torch.log(torch.tensor(10.0)) / 10),
+            shift=uniform[0],
+            partner=uniform[1].argsort(),
+            gain=symmetric[2] * self.mix_gain_db,
             mixed=uniform[3] < self.mix_probability,
+            colour=symmetric[4:].T * self.colour_db,
         )
 
     def apply(
@@ -127,6 +145,14 @@ class ClipAugment:
             other = feats[draw.partner] + gain
             mix = torch.logaddexp(feats / log_unit, other / log_unit) * log_unit
             feats = torch.where(draw.mixed[:, None, None], mix, feats)
+        if self.colour_db > 0:
+            curve = nn.functional.interpolate(
+                draw.colour.unsqueeze(1),
+                size=feats.shape[2],
+                mode="linear",
+                align_corners=True,
+            )
+            feats = feats + curve * log_unit
         return feats
 
     def _roll(

@@ -1,0 +1,506 @@
+#!/usr/bin/env python3
+"""Recipe to train and distil urban sound taggers on DCASE 2019 Task 5.
+
+Teacher, plain student and distilled student share this script; the YAML
+decides. To run this recipe, use the following commands:
+> python train.py hparams/teacher.yaml
+> python train.py hparams/student.yaml
+> python train.py hparams/iusp.yaml
+Without --data_folder=... they run on embedded synthetic soundscapes.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+import json
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from dcase2019_task5_prepare import prepare_dcase2019_task5, resolve_data_folder
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.logger import get_logger
+
+from iusp_plugin.dataio.clips import read_clip
+from iusp_plugin.dataio.feature_store import feature_store
+from iusp_plugin.dataio.tag_levels import output_targets, to_submission
+from iusp_plugin.losses import masked_bce_loss
+from iusp_plugin.metrics.dcase2019_task5 import write_predictions
+from iusp_plugin.models.macs import count_macs, count_parameters
+from iusp_plugin.run_folder import (
+    claim_run_folder,
+    file_digest,
+    plain_hparams,
+    versions,
+    write_json,
+)
+from iusp_plugin.taps import FeatureTaps
+from iusp_plugin.weights import save_tagger
+
+logger = get_logger(__name__)
+
+# What a checkpoint is chosen by; higher is better.
+KEY = "micro_auprc"
+
+# Keys that do not change what a run computes.
+NEUTRAL = {
+    "data_folder",
+    "embedded_folder",
+    "output_folder",
+    "save_folder",
+    "train_log",
+    "cache_folder",
+    "tensorboard_logs",
+    "use_tensorboard",
+    "teacher_folder",
+    "teacher_checkpoint",
+    "download",
+    "skip_prep",
+    "feature_store",
+    "num_workers",
+    "eval_batch_size",
+    "__set_seed",
+}
+
+
+class TaggingBrain(sb.core.Brain):
+    """Trains a tagger on labels and, if terms ask for it, on a teacher."""
+
+    def compute_forward(self, batch, stage):
+        """Batch to logits, tapped features, and the teacher's view."""
+        hparams, train = self.hparams, stage == sb.Stage.TRAIN
+        batch = batch.to(self.device)
+        feats, lengths = self._log_mel(batch, "feats", self.modules.front_end)
+        draw = None
+        if train:
+            draw = hparams.clip_augment.draw(len(feats), self.device)
+        outputs = {"draw": draw}
+        if train and hparams.distillation.needs_teacher:
+            teacher_feats, _ = self._log_mel(
+                batch, "teacher_feats", self.modules.teacher.front_end
+            )
+            teacher_feats = self._augment(
+                teacher_feats, draw, lengths, self.modules.teacher.front_end
+            )
+        if train:
+            feats = self._augment(feats, draw, lengths, self.modules.front_end)
+            lengths = hparams.clip_augment.mix_lengths(lengths, draw)
+            if hparams.distillation.needs_teacher:
+                outputs["teacher"] = self.modules.teacher(
+                    teacher_feats, lengths
+                )
+        feats = self.modules.front_end.normalise(feats)
+        feats = self.modules.spec_augment(feats)
+        logits, taps = self.modules.student(feats, lengths)
+        outputs["student"] = {"logits": logits, **taps}
+        outputs["lengths"] = lengths
+        return outputs
+
+    def _log_mel(self, batch, key, front_end):
+        """Un-normalised log-mels and relative lengths (None: all whole)."""
+        if self.hparams.feature_store:
+            feats, lengths = getattr(batch, key)
+        else:
+            wavs, lengths = batch.wavs
+            feats = front_end.log_mel(wavs)
+        return feats, None if bool((lengths == 1).all()) else lengths
+
+    def _augment(self, feats, draw, lengths, front_end):
+        """Change what is heard, alike for teacher and student."""
+        return self.hparams.clip_augment.apply(
+            feats, draw, lengths, front_end.log_unit
+        )
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Label loss plus the weighted distillation terms."""
+        hparams = self.hparams
+        logits = predictions["student"]["logits"]
+        coarse = batch.coarse_targets.data
+        fine = batch.fine_targets.data
+        if stage == sb.Stage.TRAIN:
+            mix = hparams.clip_augment.mix_targets
+            coarse = mix(coarse, predictions["draw"])
+            fine = mix(fine, predictions["draw"])
+        targets, weights = output_targets(coarse, fine, hparams.level)
+        losses = {"label": masked_bce_loss(logits, targets, weights)}
+        total = hparams.label_weight * losses["label"]
+        if "teacher" in predictions:
+            terms = hparams.distillation(
+                predictions["student"],
+                predictions["teacher"],
+                predictions["lengths"],
+            )
+            losses.update(terms)
+            total = total + hparams.distillation.weighted_sum(terms)
+        for name, value in losses.items():
+            self.loss_sums[name] = self.loss_sums.get(name, 0) + value.detach()
+        self.n_batches += 1
+        if stage != sb.Stage.TRAIN:
+            self.stats.append(
+                batch.audio_filename,
+                *to_submission(logits.float().sigmoid(), hparams.level),
+                coarse,
+                fine,
+            )
+        return total
+
+    def on_stage_start(self, stage, epoch=None):
+        """New sums, new statistics."""
+        self.loss_sums, self.n_batches = {}, 0
+        self.started = time.time()
+        if stage != sb.Stage.TRAIN:
+            self.stats = self.hparams.tagging_stats()
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log each term, keep the best checkpoint, anneal."""
+        means = {
+            name: float(total) / self.n_batches
+            for name, total in self.loss_sums.items()
+        }
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = {"loss": stage_loss, **means}
+            self.train_stats["minutes"] = (time.time() - self.started) / 60
+            return
+        self.scores = self.stats.summarize()
+        if stage == sb.Stage.TEST:
+            return
+        valid = {"label": means["label"], **self._headline(self.scores)}
+        old_lr, new_lr = self.hparams.lr_annealing(epoch)
+        sb.nnet.schedulers.update_learning_rate(self.optimizer, new_lr)
+        for log in self.train_loggers:
+            log.log_stats(
+                stats_meta={"epoch": epoch, "lr": old_lr},
+                train_stats=self.train_stats,
+                valid_stats=valid,
+            )
+        self.checkpointer.save_and_keep_only(
+            meta={"epoch": epoch, KEY: valid[KEY]}, max_keys=[KEY]
+        )
+        self.hparams.epoch_counter.update_metric(valid[KEY])
+
+    def _headline(self, scores):
+        """The figures of one line of the log; coarse leads where it exists."""
+        level = "coarse" if "coarse" in scores else "fine"
+        names = ("micro_auprc", "macro_auprc", "micro_f1")
+        return {name: float(scores[level][name]) for name in names}
+
+
+def prepare_data(hparams):
+    """Prepare the data; say where they are and what they are.
+
+    Arguments
+    ---------
+    hparams : dict
+        Loaded YAML; ``data_folder`` None means the embedded soundscapes.
+
+    Returns
+    -------
+    tuple
+        Data folder, manifest folder, and the preparation's fingerprint.
+    """
+    sizes = {
+        "n_train": hparams["embedded_train"],
+        "n_validate": hparams["embedded_validate"],
+    }
+    data_folder = hparams["data_folder"] or hparams["embedded_folder"]
+    run_on_main(
+        resolve_data_folder,
+        args=[hparams["data_folder"], hparams["embedded_folder"]],
+        kwargs=sizes,
+    )
+    options = {
+        "target_rule": hparams["target_rule"],
+        "repair_coarse2": hparams["repair_coarse2"],
+        "duration_policy": hparams["duration_policy"],
+        "clip_duration_s": hparams["clip_duration_s"],
+    }
+    # Each data folder and choice of options has manifests of its own.
+    facts = json.dumps([str(Path(data_folder).resolve()), options])
+    name = "manifests-" + sha256(facts.encode()).hexdigest()[:8]
+    manifest_folder = Path(hparams["cache_folder"]) / name
+    run_on_main(
+        prepare_dcase2019_task5,
+        kwargs={
+            "data_folder": data_folder,
+            "manifest_folder": manifest_folder,
+            "download": hparams["download"],
+            "zenodo_record": hparams["zenodo_record"],
+            "release_files": hparams["release_files"],
+            "skip_prep": hparams["skip_prep"],
+            **options,
+        },
+    )
+    marker = manifest_folder / "prepared.json"
+    if not marker.is_file():
+        raise FileNotFoundError(
+            f"No manifests in {manifest_folder}; run once without --skip_prep."
+        )
+    return data_folder, manifest_folder, file_digest(marker)
+
+
+def dataio_prep(hparams, data_folder, manifest_folder, splits):
+    """Datasets by split, with the features of student and teacher.
+
+    Arguments
+    ---------
+    hparams : dict
+        Loaded YAML.
+    data_folder, manifest_folder : str or Path
+        Audio, and the manifests made from it.
+    splits : sequence of str
+        Splits wanted; those without a manifest are left out.
+
+    Returns
+    -------
+    dict of str to DynamicItemDataset
+    """
+    sides = {"feats": hparams["front_end"]}
+    if hparams["distillation"].needs_teacher:
+        sides["teacher_feats"] = hparams["teacher"].front_end
+    datasets = {}
+    for split in splits:
+        manifest = Path(manifest_folder) / f"{split}.json"
+        if not manifest.is_file():
+            continue
+        dataset = sb.dataio.dataset.DynamicItemDataset.from_json(
+            str(manifest), replacements={"data_root": str(data_folder)}
+        )
+        dataset.add_dynamic_item(torch.tensor, "coarse", "coarse_targets")
+        dataset.add_dynamic_item(torch.tensor, "fine", "fine_targets")
+        if hparams["feature_store"]:
+            sounds = add_stored_features(dataset, hparams, sides, split)
+        else:
+            sounds = add_audio(dataset, hparams)
+        keys = ["id", "audio_filename", "coarse_targets", "fine_targets"]
+        dataset.set_output_keys(keys + sounds)
+        datasets[split] = dataset
+    return datasets
+
+
+def add_stored_features(dataset, hparams, sides, split):
+    """Log-mels of each side from a feature store; returns the new keys."""
+    audio = {item["wav"]: item["wav"] for item in dataset.data.values()}
+    for key, front_end in sides.items():
+        arguments = {
+            "folder": Path(hparams["cache_folder"]) / "feats",
+            "audio": audio,
+            "front_end": front_end,
+            "clip_duration_s": hparams["clip_duration_s"],
+            "description": f"{key} of {split}",
+        }
+        run_on_main(feature_store, kwargs=arguments)
+        store = feature_store(**arguments)
+        dataset.add_dynamic_item(store.__getitem__, "wav", key)
+    return list(sides)
+
+
+def add_audio(dataset, hparams):
+    """Waveforms, for features on the fly; returns the new key."""
+    rate = hparams["front_end"].sample_rate
+    duration = hparams["clip_duration_s"]
+
+    def read(path):
+        return read_clip(path, rate, duration)
+
+    dataset.add_dynamic_item(read, "wav", "wavs")
+    return ["wavs"]
+
+
+def fit_front_end(front_end, dataset, hparams):
+    """Statistics of the student's front end over the training clips."""
+    key = "feats" if hparams["feature_store"] else "wavs"
+
+    def clips():
+        with dataset.output_keys_as([key]):
+            for item in dataset:
+                sound = item[key]
+                if key == "wavs":
+                    sound = front_end.log_mel(sound.unsqueeze(0)).squeeze(0)
+                yield sound
+
+    front_end.fit_statistics(clips())
+
+
+def cost_of(hparams):
+    """Parameters, and multiply-accumulates of one clip without front end."""
+    front_end = hparams["front_end"]
+    samples = int(hparams["clip_duration_s"] * front_end.sample_rate)
+    n_frames = samples // front_end.hop_length
+    model = hparams["model"]
+    macs = count_macs(model, n_frames, front_end.n_mels)
+    return count_parameters(model), macs
+
+
+def summarise(hparams, datasets, command):
+    """What will run, before it runs."""
+    params, macs = cost_of(hparams)
+    terms = {k: t.weight for k, t in hparams["distillation"].terms.items()}
+    clips = {split: len(data) for split, data in datasets.items()}
+    lines = [
+        f"method {hparams['method']}, network {hparams['student']}: "
+        f"{params:,} parameters, {macs / 1e6:.1f} M MACs a clip",
+        f"clips {clips}, tags {hparams['level']}",
+        f"label weight {hparams['label_weight']}, distillation {terms or None}"
+        + (f", teacher {hparams['teacher_checkpoint']}" if terms else ""),
+        f"seed {hparams['seed']}, {hparams['number_of_epochs']} epochs, "
+        f"precision {hparams['precision']}, versions {versions()}",
+        f"run folder {hparams['output_folder']}, command: {command}",
+    ]
+    for line in lines:
+        logger.info(line)
+
+
+def score_splits(brain, datasets, hparams, folder):
+    """Evaluate each split with the best weights and write predictions.
+
+    Arguments
+    ---------
+    brain : TaggingBrain
+        With a checkpointer, whose best checkpoint is loaded; or without, and
+        the weights at hand are evaluated.
+    datasets : dict of str to DynamicItemDataset
+        Evaluation splits.
+    hparams : dict
+        Loaded YAML.
+    folder : str or Path
+        Where ``predictions-<split>.csv`` goes.
+
+    Returns
+    -------
+    dict
+        Scores by split, as iusp-evaluate prints them.
+    """
+    scores = {}
+    for split, dataset in datasets.items():
+        brain.evaluate(
+            dataset,
+            max_key=KEY,
+            test_loader_kwargs={"batch_size": hparams["eval_batch_size"]},
+        )
+        scores[split] = brain.scores
+        if if_main_process():
+            names, fine, coarse = brain.stats.predictions()
+            path = Path(folder) / f"predictions-{split}.csv"
+            write_predictions(path, names, fine, coarse)
+    return scores
+
+
+def scores_record(hparams, command, scores):
+    """Content of scores.json."""
+    params, macs = cost_of(hparams)
+    return {
+        "model": hparams["student"],
+        "method": hparams["method"],
+        "seed": hparams["seed"],
+        "params": params,
+        "macs": macs,
+        "command": command,
+        "versions": versions(),
+        "splits": scores,
+    }
+
+
+def log_table(record, folder):
+    """The figures at the end, and where the files are."""
+    logger.info(
+        "%-10s %-7s %12s %12s %9s",
+        *("split", "tags", "micro-AUPRC", "macro-AUPRC", "micro-F1"),
+    )
+    for split, levels in record["splits"].items():
+        for level, figures in levels.items():
+            values = [
+                figures[k] for k in ("micro_auprc", "macro_auprc", "micro_f1")
+            ]
+            logger.info("%-10s %-7s %12.4f %12.4f %9.4f", split, level, *values)
+    logger.info("Scores, predictions and weights are in %s", folder)
+
+
+def run(hparams_file, run_opts, overrides):
+    """Prepare, train, score: one run."""
+    with open(hparams_file, encoding="utf-8") as stream:
+        hparams = load_hyperpyyaml(stream, overrides)
+    folder = Path(hparams["output_folder"])
+    command = " ".join(["python", *sys.argv])
+    distillation, teacher = hparams["distillation"], hparams["teacher"]
+    if distillation.needs_teacher:
+        teacher.load(distillation.teacher_taps)
+    data_folder, manifest_folder, data_digest = prepare_data(hparams)
+    facts = plain_hparams(hparams, without=NEUTRAL) | {"data": data_digest}
+    if distillation.needs_teacher:
+        facts["teacher"] = file_digest(teacher.checkpoint)
+    run_on_main(claim_run_folder, args=[folder, facts])
+    sb.create_experiment_directory(
+        experiment_directory=str(folder),
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    datasets = dataio_prep(
+        hparams, data_folder, manifest_folder, ("train", "validate", "test")
+    )
+    missing = {"train", "validate"} - datasets.keys()
+    if missing:
+        raise ValueError(
+            f"{data_folder} has no clips of split {' and '.join(missing)}; "
+            "training needs both (evaluate.py scores a test split alone)."
+        )
+    fit_front_end(hparams["front_end"], datasets["train"], hparams)
+    summarise(hparams, datasets, command)
+    modules = dict(hparams["modules"])
+    modules["student"] = FeatureTaps(
+        hparams["model"], distillation.student_taps
+    )
+    if distillation.needs_teacher:
+        modules["teacher"] = teacher
+    brain = TaggingBrain(
+        modules=modules,
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.train_loggers = make_loggers(hparams)
+    if brain.test_only and not brain.checkpointer.list_checkpoints():
+        raise FileNotFoundError(
+            f"--test_only: no checkpoint in {hparams['save_folder']}; train "
+            "first, with the same command without --test_only."
+        )
+    brain.fit(
+        hparams["epoch_counter"],
+        datasets.pop("train"),
+        datasets["validate"],
+        train_loader_kwargs={
+            "batch_size": hparams["batch_size"],
+            "shuffle": True,
+            "drop_last": True,
+            "num_workers": hparams["num_workers"],
+        },
+        valid_loader_kwargs={"batch_size": hparams["eval_batch_size"]},
+    )
+    scores = score_splits(brain, datasets, hparams, folder)
+    if if_main_process():
+        record = scores_record(hparams, command, scores)
+        save_tagger(
+            folder / "model.ckpt", hparams["model"], hparams["front_end"]
+        )
+        write_json(folder / "scores.json", record)
+        log_table(record, folder)
+
+
+def make_loggers(hparams):
+    """The text log, and TensorBoard if asked for."""
+    loggers = [hparams["train_logger"]]
+    if hparams["use_tensorboard"] and if_main_process():
+        loggers.append(
+            sb.utils.train_logger.TensorboardLogger(hparams["tensorboard_logs"])
+        )
+    return loggers
+
+
+if __name__ == "__main__":
+    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    sb.utils.distributed.ddp_init_group(run_opts)
+    run(hparams_file, run_opts, overrides)
