@@ -144,8 +144,8 @@ def test_default_ties_are_the_official_ones():
 def test_unknown_choices_are_refused(function):
     tables = function is task5.evaluate
     data = small_tables() if tables else small_arrays()
-    with pytest.raises(ValueError, match="level='corse' is unknown. Did you"):
-        function(*data, level="corse")
+    with pytest.raises(ValueError, match="level='coarse_' is unknown. Did you"):
+        function(*data, level="coarse_")
     with pytest.raises(ValueError, match="ties='any' is unknown"):
         function(*data, ties="any")
 

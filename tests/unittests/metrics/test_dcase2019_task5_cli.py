@@ -274,9 +274,9 @@ def test_files_that_are_not_there(small, tmp_path):
 
 
 def test_unknown_choice_is_a_usage_error(small):
-    result = run(*small, "--level", "corse")
+    result = run(*small, "--level", "coarse_")
     assert result.returncode == 2
-    assert "invalid choice: 'corse'" in result.stderr
+    assert "invalid choice: 'coarse_'" in result.stderr
 
 
 def test_entry_point_is_main():

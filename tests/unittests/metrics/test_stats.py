@@ -126,7 +126,7 @@ def test_fields(full):
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("corse.micro_f1", "'corse' is unknown. Did you mean 'coarse'"),
+        ("coarse_.micro_f1", "'coarse_' is unknown. Did you mean 'coarse'"),
         ("coarse.micro_f2", "'micro_f2' is unknown. Did you mean 'micro_f1'"),
         ("coarse.micro_f1.x", "'x' is unknown. Known: .none."),
         ("", "field='': '' is unknown"),
