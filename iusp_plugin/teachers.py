@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from iusp_plugin.features import LogMel
 from iusp_plugin.losses.weighted import LOGITS
 from iusp_plugin.taps import FeatureTaps
 from iusp_plugin.weights import load_tagger
@@ -27,9 +28,8 @@ class FrozenTeacher(nn.Module):
     ---------
     model : torch.nn.Module
         The network, of the same options as in its training.
-    front_end : torch.nn.Module
-        Its front end (``iusp_plugin.features.LogMel``); its statistics come
-        with the weights.
+    front_end : LogMel
+        Its front end; its statistics come with the weights.
     checkpoint : str or Path
         ``model.ckpt`` of the teacher's run.
     how_to_make : str
@@ -44,10 +44,12 @@ class FrozenTeacher(nn.Module):
     False
     """
 
+    front_end: LogMel
+
     def __init__(
         self,
         model: nn.Module,
-        front_end: nn.Module,
+        front_end: LogMel,
         checkpoint: str | Path,
         how_to_make: str = "python train.py hparams/teacher.yaml",
     ):

@@ -125,7 +125,10 @@ def output_targets(
     n_coarse, n_fine = coarse.shape[1], targets.shape[1]
     half = (n_coarse + n_fine) / 2
     weights = torch.cat(
-        [torch.ones_like(coarse) * (half / n_coarse), weights * (half / n_fine)],
+        [
+            torch.ones_like(coarse) * (half / n_coarse),
+            weights * (half / n_fine),
+        ],
         dim=1,
     )
     return torch.cat([coarse, targets], dim=1), weights

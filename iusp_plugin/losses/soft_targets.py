@@ -135,9 +135,7 @@ def soft_target_loss(
     -------
     >>> soft_target_loss(torch.zeros(1, 3), torch.zeros(1, 3))  # log(2)
     tensor(0.6931)
-    >>> soft_target_loss(
-    ...     torch.zeros(1, 3), torch.zeros(1, 3), temperature=2.0
-    ... )
+    >>> soft_target_loss(torch.zeros(1, 3), torch.zeros(1, 3), temperature=2.0)
     tensor(2.7726)
     """
     check_range("temperature", temperature, low=0.0, low_open=True)

@@ -121,12 +121,11 @@ def sp_loss(
     if lengths is not None:
         check_lengths(lengths, batch)
     dtype = compute_dtype(student_feats, teacher_feats)
-    options = {"similarity": similarity, "eps": eps}
     with torch.autocast(student_feats.device.type, enabled=False):
         student = _clip_rows(student_feats, lengths, layout, dtype)
         teacher = _clip_rows(teacher_feats.detach(), lengths, layout, dtype)
-        g_student = similarity_matrix(student, **options)
-        g_teacher = similarity_matrix(teacher, **options)
+        g_student = similarity_matrix(student, similarity=similarity, eps=eps)
+        g_teacher = similarity_matrix(teacher, similarity=similarity, eps=eps)
         share = (g_teacher - g_student).square().sum(dim=2).squeeze(0)
         share = share if scaled else share / batch
         loss = reduce_losses(share, reduction)

@@ -5,6 +5,7 @@ Authors
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -97,9 +98,13 @@ class WeightedLosses(nn.Module):
         """Names of the teacher's taps that the active terms compare."""
         return self._taps("teacher_tap")
 
+    def _active(self) -> dict[str, DistillationTerm]:
+        """The active terms by name."""
+        return cast(dict[str, DistillationTerm], dict(self.terms.items()))
+
     def _taps(self, side: str) -> list[str]:
         """Sorted tap names of one side, without the logits."""
-        names = {getattr(term, side) for term in self.terms.values()}
+        names = {getattr(term, side) for term in self._active().values()}
         return sorted(names - {LOGITS})
 
     def forward(
@@ -128,7 +133,7 @@ class WeightedLosses(nn.Module):
             If a tap is not among the features given.
         """
         losses = {}
-        for name, term in self.terms.items():
+        for name, term in self._active().items():
             for side, feats, tap in (
                 ("student", student, term.student_tap),
                 ("teacher", teacher, term.teacher_tap),
@@ -147,7 +152,8 @@ class WeightedLosses(nn.Module):
 
     def weighted_sum(self, losses: Mapping[str, Tensor]) -> Tensor | float:
         """The total of what ``forward`` returned; 0.0 without terms."""
+        terms = self._active()
         total: Tensor | float = 0.0
         for name, value in losses.items():
-            total = total + self.terms[name].weight * value
+            total = total + terms[name].weight * value
         return total
