@@ -25,6 +25,7 @@ def fast_precision() -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     # torch < 2.10 cannot be asked about the CPU.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    capabilities = ask() if ask is not None else {}
     fast = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
     return "bf16" if fast else "fp32"
