@@ -64,6 +64,14 @@ NEUTRAL = {
     "num_workers",
     "eval_batch_size",
     "__set_seed",
+    # Run options of the host
+    "test_only",
+    "device",
+    "debug_persistently",
+    "noprogressbar",
+    "log_config",
+    "ckpt_interval_minutes",
+    "ckpt_interval_steps",
 }
 
 
@@ -177,10 +185,11 @@ class TaggingBrain(sb.core.Brain):
                 train_stats=self.train_stats,
                 valid_stats=valid,
             )
+        # First: a resumed run must know that patience ran out.
+        self.hparams.epoch_counter.update_metric(valid[KEY])
         self.checkpointer.save_and_keep_only(
             meta={"epoch": epoch, KEY: valid[KEY]}, max_keys=[KEY]
         )
-        self.hparams.epoch_counter.update_metric(valid[KEY])
 
     def _headline(self, scores):
         """The figures of one line of the log; coarse leads where it exists."""
@@ -279,6 +288,32 @@ def dataio_prep(hparams, data_folder, manifest_folder, splits):
         dataset.set_output_keys(keys + sounds)
         datasets[split] = dataset
     return datasets
+
+
+def check_datasets(datasets, data_folder, batch_size):
+    """Refuse data that cannot be trained on, before a folder is claimed.
+
+    Arguments
+    ---------
+    datasets : dict of str to DynamicItemDataset
+        What ``dataio_prep`` returned.
+    data_folder : str or Path
+        Named in the error.
+    batch_size : int
+        Clips a training batch.
+    """
+    missing = {"train", "validate"} - datasets.keys()
+    if missing:
+        raise ValueError(
+            f"{data_folder} has no clips of split {' and '.join(sorted(missing))}; "
+            "training needs both (evaluate.py scores a test split alone)."
+        )
+    n_clips = len(datasets["train"])
+    if n_clips < batch_size:
+        raise ValueError(
+            f"batch_size={batch_size} exceeds the {n_clips} training clips, "
+            "and only full batches are trained on; pass a smaller --batch_size."
+        )
 
 
 def add_stored_features(dataset, hparams, sides, split):
@@ -423,13 +458,20 @@ def run(hparams_file, run_opts, overrides):
     """Prepare, train, score: one run."""
     with open(hparams_file, encoding="utf-8") as stream:
         hparams = load_hyperpyyaml(stream, overrides)
+    # The host's run options beat the YAML's keys of the same names.
+    given = {name: run_opts[name] for name in run_opts.overridden_args}
     folder = Path(hparams["output_folder"])
     command = " ".join(["python", *sys.argv])
     distillation, teacher = hparams["distillation"], hparams["teacher"]
     if distillation.needs_teacher:
         teacher.load(distillation.teacher_taps)
     data_folder, manifest_folder, data_digest = prepare_data(hparams)
-    facts = plain_hparams(hparams, without=NEUTRAL) | {"data": data_digest}
+    datasets = dataio_prep(
+        hparams, data_folder, manifest_folder, ("train", "validate", "test")
+    )
+    check_datasets(datasets, data_folder, hparams["batch_size"])
+    facts = plain_hparams(hparams | given, without=NEUTRAL)
+    facts["data"] = data_digest
     if distillation.needs_teacher:
         facts["teacher"] = file_digest(teacher.checkpoint)
     run_on_main(claim_run_folder, args=[folder, facts])
@@ -438,17 +480,8 @@ def run(hparams_file, run_opts, overrides):
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    datasets = dataio_prep(
-        hparams, data_folder, manifest_folder, ("train", "validate", "test")
-    )
-    missing = {"train", "validate"} - datasets.keys()
-    if missing:
-        raise ValueError(
-            f"{data_folder} has no clips of split {' and '.join(missing)}; "
-            "training needs both (evaluate.py scores a test split alone)."
-        )
     fit_front_end(hparams["front_end"], datasets["train"], hparams)
-    summarise(hparams, datasets, command)
+    summarise(hparams | given, datasets, command)
     modules = dict(hparams["modules"])
     modules["student"] = FeatureTaps(
         hparams["model"], distillation.student_taps
@@ -474,7 +507,7 @@ def run(hparams_file, run_opts, overrides):
         datasets["validate"],
         train_loader_kwargs={
             "batch_size": hparams["batch_size"],
-            "shuffle": True,
+            "shuffle": hparams["sorting"] == "random",
             "drop_last": True,
             "num_workers": hparams["num_workers"],
         },
