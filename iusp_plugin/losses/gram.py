@@ -102,11 +102,12 @@ def _normalise_rows(rows: Tensor, eps: float) -> Tensor:
     """Rows of unit L2 norm; rows below ``eps`` times the largest become zero.
 
     The zeroed rows get zero gradient, where a plain normalisation would
-    multiply theirs by the inverse of its own epsilon.
+    multiply theirs by the inverse of its own epsilon. NaN counts as live, so
+    that it shows in the result.
     """
     squares = rows.square().sum(dim=2, keepdim=True)
     floor = squares.detach().amax(dim=1, keepdim=True) * eps**2
-    live = squares.detach() > floor
+    live = ~(squares.detach() <= floor)
     norm = torch.where(live, squares, torch.ones_like(squares)).sqrt()
     return torch.where(live, rows / norm, torch.zeros_like(rows))
 

@@ -65,10 +65,10 @@ def pool_frames(
     frame = torch.arange(longer, device=feats.device)
     inside = (frame >= start.unsqueeze(-1)) & (frame < end.unsqueeze(-1))
     inside = inside & (out < n_out).unsqueeze(-1)
-    weights = inside / (end - start).unsqueeze(-1)
+    weights = inside.to(feats.dtype) / (end - start).unsqueeze(-1)
     # A padded frame may hold anything; 0 * NaN would still be NaN.
     feats = feats.masked_fill(frame.view(1, -1, 1) >= n_in.unsqueeze(-1), 0.0)
-    return weights.to(feats.dtype) @ feats
+    return weights @ feats
 
 
 def _align(

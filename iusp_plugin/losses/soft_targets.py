@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iusp_plugin.checks import check_choice, check_range
-from iusp_plugin.lengths import check_lengths, frame_mask, num_frames
+from iusp_plugin.lengths import check_lengths, frame_mask
 from iusp_plugin.losses.gram import (
     REDUCTIONS,
     check_loss_finite,
@@ -21,7 +21,7 @@ from iusp_plugin.losses.gram import (
 def _check_same_shape(**pair: Tensor) -> None:
     """Raise unless both tensors have the same shape (batch, ..., classes)."""
     (name_a, a), (name_b, b) = pair.items()
-    if a.shape != b.shape or a.dim() < 2 or a.numel() == 0:
+    if a.shape != b.shape or a.dim() not in (2, 3) or a.numel() == 0:
         raise ValueError(
             f"{name_a} has shape {tuple(a.shape)} and {name_b} "
             f"{tuple(b.shape)}; both must be (batch, classes) or "
@@ -69,13 +69,17 @@ def masked_bce_loss(
     tensor(0.3466)
     """
     _check_same_shape(logits=logits, targets=targets)
+    if mask is not None:
+        _check_same_shape(logits=logits, mask=mask)
+        # What a masked element holds must not matter: 0 * NaN is NaN.
+        logits = logits.masked_fill(mask == 0, 0.0)
+        targets = targets.masked_fill(mask == 0, 0)
     with torch.autocast(logits.device.type, enabled=False):
         dtype = compute_dtype(logits)
         loss = F.binary_cross_entropy_with_logits(
             logits.to(dtype), targets.to(dtype), reduction="none"
         )
         if mask is not None:
-            _check_same_shape(logits=logits, mask=mask)
             loss = loss * mask.to(dtype)
         return reduce_losses(loss.flatten(1).mean(dim=1), reduction)
 
@@ -145,16 +149,21 @@ def soft_target_loss(
     )
     with torch.autocast(student_logits.device.type, enabled=False):
         dtype = compute_dtype(student_logits, teacher_logits)
+        student = student_logits.to(dtype) / temperature
         teacher = (teacher_logits.detach().to(dtype) / temperature).sigmoid()
+        mask = None
+        if lengths is not None and student.dim() == 3:
+            check_lengths(lengths, len(student))
+            mask = frame_mask(lengths, student.shape[1])
+            # Before the cross-entropy: a masked NaN has a gradient of NaN.
+            student = student.masked_fill(~mask.unsqueeze(-1), 0.0)
+            teacher = teacher.masked_fill(~mask.unsqueeze(-1), 0.0)
         loss = F.binary_cross_entropy_with_logits(
-            student_logits.to(dtype) / temperature, teacher, reduction="none"
+            student, teacher, reduction="none"
         )
         loss = loss.mean(dim=-1) * temperature**2
-        if lengths is not None and loss.dim() == 2:
-            check_lengths(lengths, len(loss))
-            t = loss.shape[1]
-            loss = loss.masked_fill(~frame_mask(lengths, t), 0.0)
-            loss = loss.sum(dim=1) / num_frames(lengths, t)
+        if mask is not None:
+            loss = loss.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)
         loss = loss.flatten(1).mean(dim=1) if loss.dim() > 1 else loss
         loss = reduce_losses(loss, reduction)
     if check_finite:

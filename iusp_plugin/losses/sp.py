@@ -27,7 +27,7 @@ def _clip_rows(
     feats: Tensor, lengths: Tensor | None, layout: str, dtype: torch.dtype
 ) -> Tensor:
     """One row a clip, (1, batch, D), padded frames set to zero."""
-    if lengths is not None:
+    if lengths is not None and feats.dim() > 2:
         feats = to_frames(feats, layout)
         mask = frame_mask(lengths, feats.shape[1])
         feats = feats.masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -70,7 +70,8 @@ def sp_loss(
         (batch, ...), the same clips; other axes may differ. No gradient.
     lengths : torch.Tensor, optional
         Relative lengths in (0, 1], shape (batch,): frames beyond them are set
-        to zero before flattening; the features then need a time axis.
+        to zero before flattening. Clip-wise features (batch, D), such as
+        logits, have no time axis and ignore it.
     reduction : str
         A clip's share is (1 / b) ||row of G_teacher - row of G_student||^2.
         "mean" or "batchmean": mean of the shares, the formula above; "sum":

@@ -1,0 +1,173 @@
+"""The weighted sum of terms: what is computed, and what is not.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from iusp_plugin.losses import (
+    DistillationTerm,
+    IUSPLoss,
+    SoftTargetLoss,
+    WeightedLosses,
+    iusp_loss,
+    soft_target_loss,
+)
+
+
+class Forbidden(torch.nn.Module):
+    """A loss that must not be called."""
+
+    def forward(self, student, teacher, lengths=None):
+        raise AssertionError("called")
+
+
+class Learned(torch.nn.Module):
+    """A loss with weights of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.project = torch.nn.Linear(4, 6)
+
+    def forward(self, student, teacher, lengths=None):
+        return (self.project(student) - teacher).square().mean()
+
+
+def outputs(seed):
+    """Logits, and a tap of eight frames."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "logits": torch.randn(2, 3, generator=generator),
+        "block4": torch.randn(2, 8, 5, generator=generator),
+    }
+
+
+def two_terms():
+    """Soft targets, and IUSP between taps of the same name."""
+    return WeightedLosses(
+        {
+            "kd": DistillationTerm(SoftTargetLoss(), weight=0.5),
+            "iusp": DistillationTerm(
+                IUSPLoss(), 100, student_tap="block4", teacher_tap="block4"
+            ),
+        }
+    )
+
+
+def test_each_term_is_its_loss_and_the_sum_is_weighted():
+    student, teacher = outputs(0), outputs(1)
+    lengths = torch.tensor([1.0, 0.5])
+    losses = two_terms()
+    values = losses(student, teacher, lengths)
+    kd = soft_target_loss(student["logits"], teacher["logits"])
+    iusp = iusp_loss(student["block4"], teacher["block4"], lengths)
+    assert list(values) == ["kd", "iusp"]
+    assert torch.equal(values["kd"], kd)
+    assert torch.equal(values["iusp"], iusp)
+    assert not torch.isclose(
+        iusp, iusp_loss(student["block4"], teacher["block4"])
+    )
+    torch.testing.assert_close(
+        losses.weighted_sum(values), 0.5 * kd + 100 * iusp
+    )
+
+
+def test_student_and_teacher_are_not_confused():
+    seen = []
+
+    def spy(student, teacher, lengths=None):
+        seen.append((student, teacher))
+        return student.sum()
+
+    term = DistillationTerm(spy, 1.0, student_tap="a", teacher_tap="b")
+    student, teacher = {"a": torch.zeros(1)}, {"b": torch.ones(1)}
+    WeightedLosses({"x": term})(student, teacher)
+    assert seen == [(student["a"], teacher["b"])]
+
+
+def test_weight_zero_leaves_a_term_out():
+    losses = WeightedLosses(
+        {"off": DistillationTerm(Forbidden(), 0.0, "no such", "tap")}
+    )
+    assert losses(outputs(0), {}) == {}
+    assert not losses.needs_teacher
+    assert losses.student_taps == losses.teacher_taps == []
+    on = DistillationTerm(Forbidden(), 1.0)
+    with pytest.raises(AssertionError, match="called"):
+        WeightedLosses({"on": on})(outputs(0), outputs(1))
+
+
+@pytest.mark.parametrize("terms", [None, {}])
+def test_no_terms_is_plain_training(terms):
+    losses = WeightedLosses(terms)
+    assert losses({}, {}) == {}
+    assert losses.weighted_sum({}) == 0.0
+    assert not losses.needs_teacher
+
+
+def test_taps_lists():
+    losses = two_terms()
+    assert losses.needs_teacher
+    assert losses.student_taps == losses.teacher_taps == ["block4"]
+    term = DistillationTerm(IUSPLoss(), 1, "z", "block4")
+    again = DistillationTerm(IUSPLoss(), 1, "a", "block4")
+    losses = WeightedLosses({"x": term, "y": again})
+    assert losses.student_taps == ["a", "z"]
+    assert losses.teacher_taps == ["block4"]
+
+
+@pytest.mark.parametrize("weight", [-1.0, -1e-9, float("nan")])
+def test_bad_weight_is_refused(weight):
+    with pytest.raises(ValueError, match=r"weight=\S+ must be >= 0"):
+        DistillationTerm(SoftTargetLoss(), weight)
+
+
+def test_missing_tap_is_named_with_its_side():
+    student, teacher = outputs(0), outputs(1)
+    del teacher["block4"]
+    with pytest.raises(KeyError, match="'iusp' compares the teacher's 'block4"):
+        two_terms()(student, teacher)
+    student["block3"] = student.pop("block4")
+    with pytest.raises(KeyError, match="student's.*Did you mean 'block3'"):
+        two_terms()(student, teacher)
+
+
+def test_weights_of_a_loss_are_registered():
+    losses = WeightedLosses({"fit": DistillationTerm(Learned(), 2.0)})
+    names = {name for name, _ in losses.named_parameters()}
+    assert names == {
+        "terms.fit.loss.project.weight",
+        "terms.fit.loss.project.bias",
+    }
+    feats = {"logits": torch.ones(2, 4)}
+    values = losses(feats, {"logits": torch.zeros(2, 6)})
+    losses.weighted_sum(values).backward()
+    assert all(p.grad is not None for p in losses.parameters())
+
+
+def test_yaml_built_equals_python_built():
+    text = """
+distillation: !new:iusp_plugin.losses.WeightedLosses
+    terms:
+        kd: !new:iusp_plugin.losses.DistillationTerm
+            weight: 0.5
+            loss: !new:iusp_plugin.losses.SoftTargetLoss
+        iusp: !new:iusp_plugin.losses.DistillationTerm
+            weight: 100
+            student_tap: block4
+            teacher_tap: block4
+            loss: !new:iusp_plugin.losses.IUSPLoss
+        off: !new:iusp_plugin.losses.DistillationTerm
+            weight: 0.0
+            loss: !new:iusp_plugin.losses.SPLoss
+"""
+    from_yaml = load_hyperpyyaml(text)["distillation"]
+    student, teacher = outputs(0), outputs(1)
+    sums = [
+        losses.weighted_sum(losses(student, teacher))
+        for losses in (from_yaml, two_terms())
+    ]
+    assert torch.equal(*sums)
