@@ -80,26 +80,28 @@ class TaggingBrain(sb.core.Brain):
 
     def compute_forward(self, batch, stage):
         """Batch to logits, tapped features, and the teacher's view."""
-        hparams, train = self.hparams, stage == sb.Stage.TRAIN
         batch = batch.to(self.device)
+        outputs = {}
         feats, lengths = self._log_mel(batch, "feats", self.modules.front_end)
-        draw = None
-        if train:
-            draw = hparams.clip_augment.draw(len(feats), self.device)
-        outputs = {"draw": draw}
-        if train and hparams.distillation.needs_teacher:
-            teacher_feats, _ = self._log_mel(
-                batch, "teacher_feats", self.modules.teacher.front_end
-            )
-            teacher_feats = self._augment(
-                teacher_feats, draw, lengths, self.modules.teacher.front_end
-            )
-        if train:
-            feats = self._augment(feats, draw, lengths, self.modules.front_end)
-            lengths = hparams.clip_augment.mix_lengths(lengths, draw)
-            if hparams.distillation.needs_teacher:
+        if stage == sb.Stage.TRAIN:
+            augment = self.hparams.clip_augment
+            draw = augment.draw(len(feats), self.device)
+            outputs["draw"] = draw
+            sounds = {"student": (feats, self.modules.front_end)}
+            if self.hparams.distillation.needs_teacher:
+                front_end = self.modules.teacher.front_end
+                heard, _ = self._log_mel(batch, "teacher_feats", front_end)
+                sounds["teacher"] = (heard, front_end)
+            # Teacher and student hear the same shift, mix and colour.
+            sounds = {
+                side: augment.apply(sound, draw, lengths, front_end.log_unit)
+                for side, (sound, front_end) in sounds.items()
+            }
+            lengths = augment.mix_lengths(lengths, draw)
+            feats = sounds["student"]
+            if "teacher" in sounds:
                 outputs["teacher"] = self.modules.teacher(
-                    teacher_feats, lengths
+                    sounds["teacher"], lengths
                 )
         feats = self.modules.front_end.normalise(feats)
         feats = self.modules.spec_augment(feats)
@@ -116,12 +118,6 @@ class TaggingBrain(sb.core.Brain):
             wavs, lengths = batch.wavs
             feats = front_end.log_mel(wavs)
         return feats, None if bool((lengths == 1).all()) else lengths
-
-    def _augment(self, feats, draw, lengths, front_end):
-        """Change what is heard, alike for teacher and student."""
-        return self.hparams.clip_augment.apply(
-            feats, draw, lengths, front_end.log_unit
-        )
 
     def compute_objectives(self, predictions, batch, stage):
         """Label loss plus the weighted distillation terms."""
