@@ -17,7 +17,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from iusp_plugin.checks import check_range
-from iusp_plugin.lengths import num_frames
+from iusp_plugin.lengths import frame_mask, num_frames
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ class ClipAugment:
         draw : ClipDraw
             What ``draw`` returned; the same for every front end.
         lengths : torch.Tensor, optional
-            Relative lengths, (batch,); a shift turns within the valid frames.
+            Relative lengths, (batch,); a shift turns within the valid frames,
+            and a mixture counts padding as silence.
         log_unit : float
             ``LogMel.log_unit``: 1 for natural logarithm.
 
@@ -141,10 +142,7 @@ class ClipAugment:
         if self.time_shift:
             feats = self._roll(feats, draw.shift, lengths)
         if self.mix_probability > 0:
-            gain = draw.gain[:, None, None] * log_unit
-            other = feats[draw.partner] + gain
-            mix = torch.logaddexp(feats / log_unit, other / log_unit) * log_unit
-            feats = torch.where(draw.mixed[:, None, None], mix, feats)
+            feats = self._mix(feats, draw, lengths, log_unit)
         if self.colour_db > 0:
             curve = nn.functional.interpolate(
                 draw.colour.unsqueeze(1),
@@ -154,6 +152,24 @@ class ClipAugment:
             )
             feats = feats + curve * log_unit
         return feats
+
+    def _mix(
+        self,
+        feats: Tensor,
+        draw: ClipDraw,
+        lengths: Tensor | None,
+        log_unit: float,
+    ) -> Tensor:
+        """Sum of the powers of each mixed clip and its partner."""
+        own = feats / log_unit
+        if lengths is not None:
+            # Padding may hold anything; to a mixture it is silence.
+            mask = frame_mask(lengths, feats.shape[1]).unsqueeze(-1)
+            own = own.masked_fill(~mask, -math.inf)
+        other = own[draw.partner] + draw.gain[:, None, None]
+        mix = torch.logaddexp(own, other) * log_unit
+        sounds = draw.mixed[:, None, None] & (mix != -math.inf)
+        return torch.where(sounds, mix, feats)
 
     def _roll(
         self, feats: Tensor, shift: Tensor, lengths: Tensor | None

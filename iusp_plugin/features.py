@@ -13,7 +13,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from iusp_plugin.checks import check_choice, check_range
-from iusp_plugin.lengths import frame_mask
+from iusp_plugin.lengths import check_lengths, frame_mask
 
 
 class LogMel(nn.Module):
@@ -183,6 +183,7 @@ class LogMel(nn.Module):
         feats = self.normalise(self.log_mel(wavs))
         if wav_lens is None:
             return feats
+        check_lengths(wav_lens, len(feats))
         mask = frame_mask(wav_lens, feats.shape[1])
         return feats.masked_fill(~mask.unsqueeze(-1), 0.0)
 

@@ -60,10 +60,13 @@ class FeatureTaps(nn.Module):
             raise ValueError(f"taps={taps!r} must be a list: [{taps!r}].")
         self.model = model
         self.layouts: dict[str, str] = {}
-        self._features: dict[str, Tensor] = {}
+        # Filled during this module's forward only: the network may also run
+        # by itself, or under the taps of another wrapper.
+        self._features: dict[str, Tensor] | None = None
         self._handles = []
-        for tap in taps:
-            layout, module = self._resolve(tap, taps)
+        # All are resolved before any is set: a refusal leaves no hook behind.
+        resolved = {tap: self._resolve(tap, taps) for tap in taps}
+        for tap, (layout, module) in resolved.items():
             self.layouts[tap] = layout
             self._handles.append(
                 module.register_forward_hook(partial(self._keep, tap))
@@ -104,6 +107,8 @@ class FeatureTaps(nn.Module):
 
     def _keep(self, tap: str, module: nn.Module, inputs, output) -> None:
         """Forward hook: remember one layer's output until forward returns."""
+        if self._features is None:
+            return
         if not isinstance(output, Tensor):
             raise TypeError(
                 f"tap {tap!r} returns {type(output).__name__}, not a tensor; "
@@ -132,19 +137,20 @@ class FeatureTaps(nn.Module):
             The network's own output, and a dict from tap to its feature,
             (batch, time, ...).
         """
-        self._features.clear()
+        features: dict[str, Tensor] = {}
+        self._features = features
         try:
             output = self.model(*args, **kwargs)
-            missing = self.layouts.keys() - self._features.keys()
+            missing = self.layouts.keys() - features.keys()
             if missing:
                 raise RuntimeError(
                     f"taps {sorted(missing)} saw no call in this forward; tap "
                     "layers that the network runs."
                 )
-            return output, dict(self._features)
+            return output, features
         finally:
             # An exception must not leave features behind, nor keep them alive.
-            self._features.clear()
+            self._features = None
 
     def remove(self) -> None:
         """Take the hooks off the network; safe to call twice."""

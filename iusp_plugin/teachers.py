@@ -88,10 +88,12 @@ class FrozenTeacher(nn.Module):
                 f"    {self.how_to_make}\n"
                 "or name another with --teacher_folder=..."
             )
+        self.loaded = False
         self.tagger.remove()
         self.tagger = FeatureTaps(self.tagger.model, taps)
         load_tagger(self.checkpoint, self.tagger.model, self.front_end)
         self.loaded = True
+        super().train(False)
         self.requires_grad_(False)
         return self
 

@@ -69,7 +69,7 @@ def load_tagger(
     for name, module in (("front_end", front_end), ("model", model)):
         try:
             module.load_state_dict(state[name], strict=True)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(
                 f"{path} holds the {name} of another network: {error}"
             ) from error
