@@ -75,7 +75,15 @@ class Synth:
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
 
     def contour(self, low: float, high: float, rate_hz: float) -> Signal:
-        """A random line that turns about ``rate_hz`` times a second."""
+        """A random line that turns about ``rate_hz`` times a second.
+
+        Arguments
+        ---------
+        low, high : float
+            Bounds of its values.
+        rate_hz : float
+            Turns a second.
+        """
         num_knots = int(self.duration_s * rate_hz) + 2
         knots = self.rng.uniform(low, high, num_knots)
         place = np.linspace(0, num_knots - 1, self.num_samples)
@@ -117,7 +125,17 @@ class Synth:
         *,
         normalize: bool = False,
     ) -> Signal:
-        """Zero-phase filter by a gain over frequency, optionally to RMS 1."""
+        """Zero-phase filter by a gain over frequency, optionally to RMS 1.
+
+        Arguments
+        ---------
+        wav : np.ndarray
+            Any signal.
+        gain : callable
+            Frequencies in Hz to factors, as ``band`` returns.
+        normalize : bool
+            Bring the result to RMS 1.
+        """
         size = _fft_size(len(wav))
         freq = np.fft.rfftfreq(size, 1 / self.sample_rate)
         out: Signal = np.fft.irfft(np.fft.rfft(wav, size) * gain(freq), size)
@@ -125,7 +143,17 @@ class Synth:
         return out / (np.sqrt(np.mean(out**2)) + _TINY) if normalize else out
 
     def strike(self, times_s: Signal, kernel: Signal, jitter: float) -> Signal:
-        """Place a sound at given times, each hit with its own level."""
+        """Place a sound at given times, each hit with its own level.
+
+        Arguments
+        ---------
+        times_s : np.ndarray
+            Onsets in seconds; those outside the clip are left out.
+        kernel : np.ndarray
+            The sound of one hit.
+        jitter : float
+            Levels are uniform in [1 - jitter, 1].
+        """
         train: Signal = np.zeros(self.num_samples)
         place = (np.asarray(times_s) * self.sample_rate).astype(int)
         place = place[(place >= 0) & (place < self.num_samples)]
@@ -137,7 +165,17 @@ class Synth:
     def ring(
         self, low_hz: float, high_hz: float, decay_s: float, noisiness: float
     ) -> Signal:
-        """The sound of one hit: decaying inharmonic partials and a burst."""
+        """The sound of one hit: decaying inharmonic partials and a burst.
+
+        Arguments
+        ---------
+        low_hz, high_hz : float
+            Range of the partials.
+        decay_s : float
+            Time in which the slowest partial falls to 1 / e.
+        noisiness : float
+            Level of the burst of noise.
+        """
         time = np.arange(int(5 * decay_s * self.sample_rate)) / self.sample_rate
         shape = (6, 1)
         freq = np.exp(self.rng.uniform(np.log(low_hz), np.log(high_hz), shape))

@@ -104,11 +104,13 @@ class _LSTMCount:
             handle.remove()
 
     def _before(self, module: torch.nn.Module, args: tuple) -> None:
+        """Take what was counted so far off the books."""
         self.macs += self.counter.get_total_flops() // 2
 
     def _after(
         self, module: torch.nn.Module, args: tuple, output: object
     ) -> None:
+        """Book the formula's count instead of what the counter saw."""
         assert isinstance(module, torch.nn.LSTM)
         hidden = module.hidden_size
         steps = args[0].shape[:-1].numel()

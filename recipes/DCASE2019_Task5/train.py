@@ -152,6 +152,17 @@ class TaggingBrain(sb.core.Brain):
             )
         return total
 
+    def on_fit_start(self):
+        """Resume, patience included: the host's counter forgets its best."""
+        super().on_fit_start()
+        best = self.checkpointer.find_checkpoint(max_key=KEY)
+        if best is not None:
+            counter = self.hparams.epoch_counter
+            counter.best_limit = best.meta["epoch"]
+            counter.best_score = best.meta[KEY]
+            waited = counter.current - counter.best_limit
+            counter.should_stop = waited >= counter.limit_to_stop
+
     def on_stage_start(self, stage, epoch=None):
         """New sums, new statistics."""
         self.loss_sums, self.n_batches = {}, 0
@@ -181,11 +192,10 @@ class TaggingBrain(sb.core.Brain):
                 train_stats=self.train_stats,
                 valid_stats=valid,
             )
-        # First: a resumed run must know that patience ran out.
-        self.hparams.epoch_counter.update_metric(valid[KEY])
         self.checkpointer.save_and_keep_only(
             meta={"epoch": epoch, KEY: valid[KEY]}, max_keys=[KEY]
         )
+        self.hparams.epoch_counter.update_metric(valid[KEY])
 
     def _headline(self, scores):
         """The figures of one line of the log; coarse leads where it exists."""
@@ -298,10 +308,10 @@ def check_datasets(datasets, data_folder, batch_size):
     batch_size : int
         Clips a training batch.
     """
-    missing = {"train", "validate"} - datasets.keys()
+    missing = sorted({"train", "validate"} - datasets.keys())
     if missing:
         raise ValueError(
-            f"{data_folder} has no clips of split {' and '.join(sorted(missing))}; "
+            f"{data_folder} has no clips of split {' and '.join(missing)}; "
             "training needs both (evaluate.py scores a test split alone)."
         )
     n_clips = len(datasets["train"])
@@ -313,7 +323,19 @@ def check_datasets(datasets, data_folder, batch_size):
 
 
 def add_stored_features(dataset, hparams, sides, split):
-    """Log-mels of each side from a feature store; returns the new keys."""
+    """Log-mels of each side from a feature store; returns the new keys.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        Gets one item a side.
+    hparams : dict
+        Loaded YAML.
+    sides : dict of str to LogMel
+        Front end of each new key.
+    split : str
+        Label of the progress bar.
+    """
     audio = {item["wav"]: item["wav"] for item in dataset.data.values()}
     for key, front_end in sides.items():
         arguments = {
@@ -342,7 +364,17 @@ def add_audio(dataset, hparams):
 
 
 def fit_front_end(front_end, dataset, hparams):
-    """Statistics of the student's front end over the training clips."""
+    """Statistics of the student's front end over the training clips.
+
+    Arguments
+    ---------
+    front_end : LogMel
+        Its statistics are set.
+    dataset : DynamicItemDataset
+        Training clips.
+    hparams : dict
+        Loaded YAML.
+    """
     key = "feats" if hparams["feature_store"] else "wavs"
 
     def clips():
@@ -367,7 +399,17 @@ def cost_of(hparams):
 
 
 def summarise(hparams, datasets, command):
-    """What will run, before it runs."""
+    """What will run, before it runs.
+
+    Arguments
+    ---------
+    hparams : dict
+        Loaded YAML and the run options given.
+    datasets : dict of str to DynamicItemDataset
+        What ``dataio_prep`` returned.
+    command : str
+        The command line.
+    """
     params, macs = cost_of(hparams)
     terms = {k: t.weight for k, t in hparams["distillation"].terms.items()}
     clips = {split: len(data) for split, data in datasets.items()}
@@ -421,7 +463,17 @@ def score_splits(brain, datasets, hparams, folder):
 
 
 def scores_record(hparams, command, scores):
-    """Content of scores.json."""
+    """Content of scores.json.
+
+    Arguments
+    ---------
+    hparams : dict
+        Loaded YAML.
+    command : str
+        The command line.
+    scores : dict
+        What ``score_splits`` returned.
+    """
     params, macs = cost_of(hparams)
     return {
         "model": hparams["student"],
@@ -451,7 +503,17 @@ def log_table(record, folder):
 
 
 def run(hparams_file, run_opts, overrides):
-    """Prepare, train, score: one run."""
+    """Prepare, train, score: one run.
+
+    Arguments
+    ---------
+    hparams_file : str or Path
+        The YAML.
+    run_opts : RunOptions
+        The host's options.
+    overrides : str or dict
+        Values that replace those of the YAML.
+    """
     with open(hparams_file, encoding="utf-8") as stream:
         hparams = load_hyperpyyaml(stream, overrides)
     # The host's run options beat the YAML's keys of the same names.
