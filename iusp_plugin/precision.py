@@ -23,7 +23,9 @@ def fast_precision() -> str:
     True
     """
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        # By default the answer is also yes where bfloat16 is emulated.
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if fast else "fp32"
     # torch < 2.10 cannot be asked about the CPU.
     ask = getattr(torch.cpu, "get_capabilities", None)
     capabilities = ask() if ask is not None else {}

@@ -54,4 +54,8 @@ def read_clip(
     wav = torch.from_numpy(samples).mean(dim=1)
     if rate == sample_rate:
         return wav
-    return torchaudio.functional.resample(wav, rate, sample_rate)
+    wav = torchaudio.functional.resample(wav, rate, sample_rate)
+    if clip_duration_s is not None:
+        # Rounding at two rates may leave a sample too many.
+        wav = wav[: round(clip_duration_s * sample_rate)]
+    return wav

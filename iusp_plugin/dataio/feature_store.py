@@ -44,15 +44,21 @@ class FeatureStore:
     Raises
     ------
     ValueError
-        If index and array do not fit together.
+        If a file is missing or cannot be read, or index and array do not fit
+        together.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        index = json.loads((self.folder / "index.json").read_text())
-        self._first: list[int] = index["first_frame"]
-        self._row = {clip: i for i, clip in enumerate(index["clips"])}
-        self._feats = np.load(self.folder / "feats.npy", mmap_mode="r")
+        try:
+            index = json.loads((self.folder / "index.json").read_text())
+            self._first: list[int] = index["first_frame"]
+            self._row = {clip: i for i, clip in enumerate(index["clips"])}
+            self._feats = np.load(self.folder / "feats.npy", mmap_mode="r")
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{self.folder} is damaged: {error}. Delete the folder."
+            ) from error
         if len(self._feats) != self._first[-1]:
             raise ValueError(
                 f"{self.folder} is damaged: {len(self._feats)} frames where "
@@ -126,8 +132,12 @@ def feature_store(
         part.mkdir(parents=True)
         try:
             _fill(part, audio, front_end, clip_duration_s, description)
-            if not finished.exists():
+            try:
                 os.replace(part, finished)
+            except OSError:
+                # Another process has finished the same store meanwhile.
+                if not finished.exists():
+                    raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return FeatureStore(finished)
