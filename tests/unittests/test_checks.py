@@ -62,6 +62,7 @@ def test_range_passes(value, low, high, low_open):
         (1, None, 0, False, r"x=1 must be <= 0\."),
         (float("nan"), 0, 1, False, "x=nan must be"),
         (float("nan"), None, 1, False, "x=nan must be"),
+        (float("nan"), None, None, False, "x=nan must be"),
         (float("inf"), 0, 1, False, "x=inf must be"),
     ],
 )

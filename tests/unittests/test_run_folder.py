@@ -41,12 +41,14 @@ def test_a_folder_with_other_files_can_be_claimed(tmp_path):
 
 
 def test_json_s_own_types_compare_equal(tmp_path):
-    claim_run_folder(tmp_path, {"sizes": (1, 2), "by_id": {1: "a"}})
+    facts = {"sizes": (1, 2), "by_id": {1: "a"}}
+    claim_run_folder(tmp_path, facts)
+    assert claim_run_folder(tmp_path, facts)
     assert claim_run_folder(tmp_path, {"sizes": [1, 2], "by_id": {"1": "a"}})
 
 
 def test_refusal_lists_the_differing_keys_only(tmp_path):
-    claim_run_folder(tmp_path, FACTS)
+    claim_run_folder(tmp_path, {**FACTS, "old": 4})
     before = (tmp_path / RUN_FILE).read_bytes()
     other = {"lr": 0.01, "name": "x", "sizes": [1, 2], "new": 3}
     with pytest.raises(ValueError, match="other settings") as caught:
@@ -54,6 +56,7 @@ def test_refusal_lists_the_differing_keys_only(tmp_path):
     text = str(caught.value)
     assert "lr: 0.001 there, 0.01 now" in text
     assert "new: '(absent)' there, 3 now" in text
+    assert "old: 4 there, '(absent)' now" in text
     assert "name:" not in text and "sizes:" not in text
     assert str(tmp_path) in text and "--output_folder" in text
     assert (tmp_path / RUN_FILE).read_bytes() == before
