@@ -16,14 +16,8 @@ from pathlib import Path
 
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
-from train import (
-    TaggingBrain,
-    dataio_prep,
-    log_table,
-    prepare_data,
-    score_splits,
-    scores_record,
-)
+from scoring import log_table, score_splits, scores_record
+from train import TaggingBrain, dataio_prep, prepare_data
 
 from iusp_plugin.losses import WeightedLosses
 from iusp_plugin.run_folder import write_json

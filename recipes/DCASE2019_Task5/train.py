@@ -22,6 +22,7 @@ import speechbrain as sb
 import torch
 from dcase2019_task5_prepare import prepare_dcase2019_task5, resolve_data_folder
 from hyperpyyaml import load_hyperpyyaml
+from scoring import KEY, log_table, score_splits, scores_record, summarise
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 
@@ -29,22 +30,16 @@ from iusp_plugin.dataio.clips import read_clip
 from iusp_plugin.dataio.feature_store import feature_store
 from iusp_plugin.dataio.tag_levels import output_targets, to_submission
 from iusp_plugin.losses import masked_bce_loss
-from iusp_plugin.metrics.dcase2019_task5 import write_predictions
-from iusp_plugin.models.macs import count_macs, count_parameters
 from iusp_plugin.run_folder import (
     claim_run_folder,
     file_digest,
     plain_hparams,
-    versions,
     write_json,
 )
 from iusp_plugin.taps import FeatureTaps
 from iusp_plugin.weights import save_tagger
 
 logger = get_logger(__name__)
-
-# What a checkpoint is chosen by; higher is better.
-KEY = "micro_auprc"
 
 # Keys that do not change what a run computes.
 NEUTRAL = {
@@ -386,120 +381,6 @@ def fit_front_end(front_end, dataset, hparams):
                 yield sound
 
     front_end.fit_statistics(clips())
-
-
-def cost_of(hparams):
-    """Parameters, and multiply-accumulates of one clip without front end."""
-    front_end = hparams["front_end"]
-    samples = int(hparams["clip_duration_s"] * front_end.sample_rate)
-    n_frames = samples // front_end.hop_length
-    model = hparams["model"]
-    macs = count_macs(model, n_frames, front_end.n_mels)
-    return count_parameters(model), macs
-
-
-def summarise(hparams, datasets, command):
-    """What will run, before it runs.
-
-    Arguments
-    ---------
-    hparams : dict
-        Loaded YAML and the run options given.
-    datasets : dict of str to DynamicItemDataset
-        What ``dataio_prep`` returned.
-    command : str
-        The command line.
-    """
-    params, macs = cost_of(hparams)
-    terms = {k: t.weight for k, t in hparams["distillation"].terms.items()}
-    clips = {split: len(data) for split, data in datasets.items()}
-    lines = [
-        f"method {hparams['method']}, network {hparams['student']}: "
-        f"{params:,} parameters, {macs / 1e6:.1f} M MACs a clip",
-        f"clips {clips}, tags {hparams['level']}",
-        f"label weight {hparams['label_weight']}, distillation {terms or None}"
-        + (f", teacher {hparams['teacher_checkpoint']}" if terms else ""),
-        f"seed {hparams['seed']}, {hparams['number_of_epochs']} epochs, "
-        f"precision {hparams['precision']}, versions {versions()}",
-        f"run folder {hparams['output_folder']}, command: {command}",
-    ]
-    for line in lines:
-        logger.info(line)
-
-
-def score_splits(brain, datasets, hparams, folder):
-    """Evaluate each split with the best weights and write predictions.
-
-    Arguments
-    ---------
-    brain : TaggingBrain
-        With a checkpointer, whose best checkpoint is loaded; or without, and
-        the weights at hand are evaluated.
-    datasets : dict of str to DynamicItemDataset
-        Evaluation splits.
-    hparams : dict
-        Loaded YAML.
-    folder : str or Path
-        Where ``predictions-<split>.csv`` goes.
-
-    Returns
-    -------
-    dict
-        Scores by split, as iusp-evaluate prints them.
-    """
-    scores = {}
-    for split, dataset in datasets.items():
-        brain.evaluate(
-            dataset,
-            max_key=KEY,
-            test_loader_kwargs={"batch_size": hparams["eval_batch_size"]},
-        )
-        scores[split] = brain.scores
-        if if_main_process():
-            names, fine, coarse = brain.stats.predictions()
-            path = Path(folder) / f"predictions-{split}.csv"
-            write_predictions(path, names, fine, coarse)
-    return scores
-
-
-def scores_record(hparams, command, scores):
-    """Content of scores.json.
-
-    Arguments
-    ---------
-    hparams : dict
-        Loaded YAML.
-    command : str
-        The command line.
-    scores : dict
-        What ``score_splits`` returned.
-    """
-    params, macs = cost_of(hparams)
-    return {
-        "model": hparams["student"],
-        "method": hparams["method"],
-        "seed": hparams["seed"],
-        "params": params,
-        "macs": macs,
-        "command": command,
-        "versions": versions(),
-        "splits": scores,
-    }
-
-
-def log_table(record, folder):
-    """The figures at the end, and where the files are."""
-    logger.info(
-        "%-10s %-7s %12s %12s %9s",
-        *("split", "tags", "micro-AUPRC", "macro-AUPRC", "micro-F1"),
-    )
-    for split, levels in record["splits"].items():
-        for level, figures in levels.items():
-            values = [
-                figures[k] for k in ("micro_auprc", "macro_auprc", "micro_f1")
-            ]
-            logger.info("%-10s %-7s %12.4f %12.4f %9.4f", split, level, *values)
-    logger.info("Scores, predictions and weights are in %s", folder)
 
 
 def run(hparams_file, run_opts, overrides):
