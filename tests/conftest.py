@@ -5,11 +5,23 @@ Authors
 """
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_runtest_setup() -> None:
+    """Take the host's proxies of uninstalled packages out of sys.modules.
+
+    Hypothesis looks into every module there, and these raise ImportError.
+    """
+    for name, module in list(sys.modules.items()):
+        kinds = {kind.__name__ for kind in type(module).__mro__}
+        if name.startswith("speechbrain.") and "LazyModule" in kinds:
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
