@@ -4,7 +4,6 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from iusp_plugin.files import replacing
 from iusp_plugin.losses import similarity_matrix
 
 
@@ -64,10 +64,8 @@ def save_similarity_picture(
         axis.set(title=f"{name}, {len(matrix)} frames", xlabel="time (s)")
     if image is not None:
         figure.colorbar(image, ax=axes[1:], label="cosine", shrink=0.8)
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=110)
-    os.replace(part, path)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=110)
 
 
 @torch.no_grad()

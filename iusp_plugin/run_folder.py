@@ -7,11 +7,12 @@ Authors
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from iusp_plugin.files import replacing
 
 RUN_FILE = "run.json"
 _PACKAGES = ("iusp-plugin", "speechbrain", "torch", "torchaudio", "numpy")
@@ -21,9 +22,8 @@ def write_json(path: str | Path, content: Any) -> None:
     """Write JSON so that the file is complete or absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

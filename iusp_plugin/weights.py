@@ -4,11 +4,12 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-import os
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from iusp_plugin.files import replacing
 
 
 def save_tagger(
@@ -25,11 +26,12 @@ def save_tagger(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save(
-        {"model": model.state_dict(), "front_end": front_end.state_dict()}, part
-    )
-    os.replace(part, path)
+    state = {
+        "model": model.state_dict(),
+        "front_end": front_end.state_dict(),
+    }
+    with replacing(path) as part:
+        torch.save(state, part)
 
 
 def load_tagger(

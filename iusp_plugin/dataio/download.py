@@ -20,6 +20,7 @@ from typing import Any
 
 from iusp_plugin.checks import check_range, near_names
 from iusp_plugin.dataio.transfer import receive
+from iusp_plugin.files import replacing
 
 ZENODO_URL = "https://zenodo.org/records/{record}/files/{name}?download=1"
 LOG_NAME = "download_log.json"
@@ -225,7 +226,6 @@ def _read_log(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _write_log(folder: Path, log: Mapping[str, Any]) -> None:
     """Write the log whole or not at all."""
-    temporary = folder / f"{LOG_NAME}.tmp"
     content = json.dumps(log, indent=1, sort_keys=True)
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, folder / LOG_NAME)
+    with replacing(folder / LOG_NAME) as part:
+        part.write_text(content, encoding="utf-8")

@@ -10,12 +10,12 @@ Authors
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from iusp_plugin.dataio.annotations import SPLITS
+from iusp_plugin.files import replacing
 
 MARKER = "prepared.json"
 
@@ -108,10 +108,12 @@ def write_manifests(
     written = {}
     for split, entries in splits.items():
         content = _serialize(entries)
-        _write_whole(folder / f"{split}.json", content)
+        with replacing(folder / f"{split}.json") as part:
+            part.write_bytes(content)
         written[f"{split}.json"] = md5_hex(content)
     marker = {"inputs": inputs, "manifests_md5": written}
-    _write_whole(folder / MARKER, json.dumps(marker, indent=1).encode())
+    with replacing(folder / MARKER) as part:
+        part.write_text(json.dumps(marker, indent=1), encoding="utf-8")
 
 
 def _serialize(entries: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -121,10 +123,3 @@ def _serialize(entries: Mapping[str, Mapping[str, Any]]) -> bytes:
         for key, entry in entries.items()
     ]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TextIO
 
 from iusp_plugin.checks import near_names
+from iusp_plugin.files import replacing
 
 PathLike = str | os.PathLike[str]
 
@@ -154,11 +154,8 @@ def atomic_writer(path: PathLike) -> Iterator[TextIO]:
         UTF-8, line ends as written. After an exception nothing is left and
         an older file of that name is untouched.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
+    ):
+        yield file

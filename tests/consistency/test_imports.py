@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A part may import itself and the parts of earlier lines.
 LAYERS = (
-    {"checks"},
+    {"checks", "files"},
     {"lengths"},
     {
         "losses",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from iusp_plugin import run_folder
+from iusp_plugin import files
 from iusp_plugin.run_folder import (
     RUN_FILE,
     claim_run_folder,
@@ -75,7 +75,7 @@ def test_json_is_complete_or_absent(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder.os, "replace", crash)
+        patch.setattr(files.os, "replace", crash)
         with pytest.raises(OSError, match="disk full"):
             write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}

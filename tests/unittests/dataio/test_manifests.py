@@ -71,10 +71,10 @@ def test_interrupted_preparation(tmp_path, monkeypatch):
     """No marker of an earlier preparation outlives its manifests."""
     write_manifests(tmp_path, SPLITS, INPUTS)
 
-    def interrupt(path, content):
+    def interrupt(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(manifests, "_write_whole", interrupt)
+    monkeypatch.setattr(manifests, "replacing", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_manifests(tmp_path, SPLITS, INPUTS)
     assert not is_prepared(tmp_path, INPUTS)
