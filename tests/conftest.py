@@ -13,15 +13,26 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def pytest_runtest_setup() -> None:
+def _drop_lazy_modules() -> None:
     """Take the host's proxies of uninstalled packages out of sys.modules.
 
-    Hypothesis looks into every module there, and these raise ImportError.
+    Hypothesis looks into every module there, and these raise or warn.
     """
     for name, module in list(sys.modules.items()):
         kinds = {kind.__name__ for kind in type(module).__mro__}
         if name.startswith("speechbrain.") and "LazyModule" in kinds:
             del sys.modules[name]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems() -> None:
+    """Before hypothesis looks for the first time."""
+    _drop_lazy_modules()
+
+
+def pytest_runtest_setup() -> None:
+    """After a test that was the first to import the host."""
+    _drop_lazy_modules()
 
 
 @pytest.fixture(scope="session")
