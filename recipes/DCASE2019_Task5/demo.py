@@ -34,6 +34,8 @@ COMMON = [
     "--embedded_train=320",
     "--embedded_validate=100",
 ]
+# Few clips: small batches give enough steps.
+STUDENT = ["--batch_size=16", "--number_of_epochs=24"]
 DISTILLED = ["--teacher_width=24", f"--teacher_folder={TEACHER}"]
 # Name in the table, folder, YAML, overrides.
 RUNS = [
@@ -41,10 +43,15 @@ RUNS = [
         "teacher",
         TEACHER,
         "teacher.yaml",
-        ["--width=24", "--number_of_epochs=20", "--lr=0.002"],
+        [
+            "--width=24",
+            "--batch_size=16",
+            "--number_of_epochs=30",
+            "--mix_probability=0.2",
+        ],
     ),
-    ("plain student", RESULTS / "plain", "student.yaml", []),
-    ("IUSP student", RESULTS / "iusp", "iusp.yaml", DISTILLED),
+    ("plain student", RESULTS / "plain", "student.yaml", STUDENT),
+    ("IUSP student", RESULTS / "iusp", "iusp.yaml", STUDENT + DISTILLED),
 ]
 
 
