@@ -30,8 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from speechbrain.utils.logger import get_logger
-
 from iusp_plugin.checks import check_choice
 from iusp_plugin.dataio.annotations import (
     SPLITS,
@@ -50,6 +48,8 @@ from iusp_plugin.dataio.download import ZENODO_URL, fetch_release
 from iusp_plugin.dataio.manifests import is_prepared, md5_hex, write_manifests
 from iusp_plugin.dataio.targets import TARGET_RULES, Example, compute_targets
 from iusp_plugin.dataio.taxonomy import COARSE_TAGS, FINE_TAGS
+
+from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

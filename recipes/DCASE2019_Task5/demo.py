@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from evaluate import load_run
-
 from iusp_plugin.dataio.clips import read_clip
 from iusp_plugin.metrics.dcase2019_task5 import evaluate_arrays
 from iusp_plugin.pictures import clip_features, save_similarity_picture

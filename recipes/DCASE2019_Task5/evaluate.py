@@ -14,15 +14,15 @@ import argparse
 import sys
 from pathlib import Path
 
-import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
-from scoring import log_table, score_splits, scores_record
-from train import TaggingBrain, dataio_prep, prepare_data
-
 from iusp_plugin.losses import WeightedLosses
 from iusp_plugin.run_folder import write_json
 from iusp_plugin.taps import FeatureTaps
 from iusp_plugin.weights import load_tagger
+from scoring import log_table, score_splits, scores_record
+from train import TaggingBrain, dataio_prep, prepare_data
+
+import speechbrain as sb
 
 EVALUATION_SPLITS = ("validate", "test")
 

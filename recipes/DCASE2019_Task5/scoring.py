@@ -6,12 +6,12 @@ Authors
 
 from pathlib import Path
 
-from speechbrain.utils.distributed import if_main_process
-from speechbrain.utils.logger import get_logger
-
 from iusp_plugin.metrics.dcase2019_task5 import write_predictions
 from iusp_plugin.models.macs import count_macs, count_parameters
 from iusp_plugin.run_folder import versions
+
+from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

@@ -18,14 +18,9 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
-import speechbrain as sb
 import torch
 from dcase2019_task5_prepare import prepare_dcase2019_task5, resolve_data_folder
 from hyperpyyaml import load_hyperpyyaml
-from scoring import KEY, log_table, score_splits, scores_record, summarise
-from speechbrain.utils.distributed import if_main_process, run_on_main
-from speechbrain.utils.logger import get_logger
-
 from iusp_plugin.dataio.clips import read_clip
 from iusp_plugin.dataio.feature_store import feature_store
 from iusp_plugin.dataio.tag_levels import output_targets, to_submission
@@ -38,6 +33,11 @@ from iusp_plugin.run_folder import (
 )
 from iusp_plugin.taps import FeatureTaps
 from iusp_plugin.weights import save_tagger
+from scoring import KEY, log_table, score_splits, scores_record, summarise
+
+import speechbrain as sb
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
