@@ -79,6 +79,18 @@ class LogMel(nn.Module):
         check_range("win_length", win_length, low=1, high=n_fft)
         check_range("hop_length", hop_length, low=1)
         check_range("offset", offset, low=0.0, low_open=True)
+        counts = {
+            "sample_rate": sample_rate,
+            "n_fft": n_fft,
+            "win_length": win_length,
+            "hop_length": hop_length,
+            "n_mels": n_mels,
+        }
+        for name, value in counts.items():
+            if value != int(value) or value < 1:
+                raise ValueError(
+                    f"{name}={value!r} must be a whole number above 0."
+                )
         self.config: dict[str, Any] = {
             "sample_rate": int(sample_rate),
             "n_fft": int(n_fft),

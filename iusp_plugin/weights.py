@@ -7,7 +7,7 @@ Authors
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from iusp_plugin.files import replacing
 
@@ -69,9 +69,50 @@ def load_tagger(
             "front_end); give the model.ckpt of a finished run."
         )
     for name, module in (("front_end", front_end), ("model", model)):
-        try:
-            module.load_state_dict(state[name], strict=True)
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(
-                f"{path} holds the {name} of another network: {error}"
-            ) from error
+        check_same_network(path, name, state[name], module)
+        module.load_state_dict(state[name], strict=True)
+
+
+def check_same_network(
+    path: Path, name: str, state: object, module: nn.Module
+) -> None:
+    """Raise one short error if weights are of another network.
+
+    Arguments
+    ---------
+    path : Path
+        File of the weights, for the message.
+    name : str
+        "model" or "front_end", for the message.
+    state : object
+        What the file holds under that name.
+    module : torch.nn.Module
+        Where it is to go.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes differ; tells how many, and the first one.
+    """
+    here = {k: _shape(v) for k, v in module.state_dict().items()}
+    there = {}
+    if isinstance(state, dict):
+        there = {k: _shape(v) for k, v in state.items()}
+    entries = dict.fromkeys([*here, *there])
+    differing = [key for key in entries if here.get(key) != there.get(key)]
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"{path} holds the {name} of another network: {len(differing)} of "
+            f"{len(entries)} entries differ, first {key}: "
+            f"{there.get(key, 'absent')} there, {here.get(key, 'absent')} "
+            "here. Declare the network as it was trained (name, width, "
+            "n_mels, tags)."
+        )
+
+
+def _shape(entry: object) -> str:
+    """Shape of a tensor, or the kind of anything else."""
+    if isinstance(entry, Tensor):
+        return str(tuple(entry.shape))
+    return type(entry).__name__

@@ -235,3 +235,13 @@ def test_lengths_are_checked():
         LogMel(**SMALL)(wavs, torch.ones(1))
     with pytest.raises(ValueError, match=r"lengths\[0\]=800.0"):
         LogMel(**SMALL)(wavs, torch.full((3,), 800.0))
+
+
+@pytest.mark.parametrize(
+    "option", ["sample_rate", "n_fft", "win_length", "hop_length", "n_mels"]
+)
+def test_counts_are_whole_numbers(option):
+    values = {"sample_rate": 16000.5, "n_fft": 1024.5}
+    value = values.get(option, 20.5)
+    with pytest.raises(ValueError, match=f"{option}={value}.*whole number"):
+        LogMel(**{option: value})
