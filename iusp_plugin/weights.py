@@ -69,8 +69,12 @@ def load_tagger(
             "front_end); give the model.ckpt of a finished run."
         )
     for name, module in (("front_end", front_end), ("model", model)):
-        check_same_network(path, name, state[name], module)
-        module.load_state_dict(state[name], strict=True)
+        entries = state[name]
+        if isinstance(entries, dict) and "_extra_state" in entries:
+            # Differing options say more than the shapes they lead to.
+            module.set_extra_state(entries["_extra_state"])
+        check_same_network(path, name, entries, module)
+        module.load_state_dict(entries, strict=True)
 
 
 def check_same_network(
