@@ -151,7 +151,8 @@ def print_table(records):
         )
     print(
         "\nCoarse tags, 100 validation clips, one seed. MACs without the "
-        "log-mel front end.\nThe sounds are SYNTHETIC: these figures show "
+        "log-mel front end.\nThe teacher is the recipe's class at width 24; "
+        "the recipe's default is 64, 5 M parameters.\nThe sounds are SYNTHETIC: these figures show "
         "that the parts work, and are no results."
     )
 
