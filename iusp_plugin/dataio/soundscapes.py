@@ -23,11 +23,10 @@ from tqdm import tqdm
 
 from iusp_plugin.checks import check_range
 from iusp_plugin.dataio.sound_events import (
-    Signal,
-    Synth,
     synthesize_background,
     synthesize_event,
 )
+from iusp_plugin.dataio.synth import Signal, Synth
 from iusp_plugin.dataio.taxonomy import (
     COARSE_IDS,
     COARSE_TAGS,

@@ -9,12 +9,10 @@ import pytest
 
 from iusp_plugin.dataio.sound_events import (
     EVENT_TAGS,
-    Signal,
-    Synth,
-    band,
     synthesize_background,
     synthesize_event,
 )
+from iusp_plugin.dataio.synth import Signal, Synth, band
 from iusp_plugin.dataio.taxonomy import COMPLETE_FINE_TAGS
 
 RATE = 16000
