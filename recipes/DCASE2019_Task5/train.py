@@ -383,6 +383,31 @@ def fit_front_end(front_end, dataset, hparams):
     front_end.fit_statistics(clips())
 
 
+def make_brain(hparams, run_opts):
+    """The Brain, with student, taps and teacher in place."""
+    distillation = hparams["distillation"]
+    modules = dict(hparams["modules"])
+    modules["student"] = FeatureTaps(
+        hparams["model"], distillation.student_taps
+    )
+    if distillation.needs_teacher:
+        modules["teacher"] = hparams["teacher"]
+    brain = TaggingBrain(
+        modules=modules,
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.train_loggers = make_loggers(hparams)
+    if brain.test_only and not brain.checkpointer.list_checkpoints():
+        raise FileNotFoundError(
+            f"--test_only: no checkpoint in {hparams['save_folder']}; train "
+            "first, with the same command without --test_only."
+        )
+    return brain
+
+
 def run(hparams_file, run_opts, overrides):
     """Prepare, train, score: one run.
 
@@ -421,25 +446,7 @@ def run(hparams_file, run_opts, overrides):
     )
     fit_front_end(hparams["front_end"], datasets["train"], hparams)
     summarise(hparams | given, datasets, command)
-    modules = dict(hparams["modules"])
-    modules["student"] = FeatureTaps(
-        hparams["model"], distillation.student_taps
-    )
-    if distillation.needs_teacher:
-        modules["teacher"] = teacher
-    brain = TaggingBrain(
-        modules=modules,
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-    brain.train_loggers = make_loggers(hparams)
-    if brain.test_only and not brain.checkpointer.list_checkpoints():
-        raise FileNotFoundError(
-            f"--test_only: no checkpoint in {hparams['save_folder']}; train "
-            "first, with the same command without --test_only."
-        )
+    brain = make_brain(hparams, run_opts)
     brain.fit(
         hparams["epoch_counter"],
         datasets.pop("train"),
