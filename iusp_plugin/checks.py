@@ -10,6 +10,10 @@ Authors
 import difflib
 from collections.abc import Iterable
 
+# Where the time axis of a feature is: (batch, time, ...), or
+# (batch, channel, time[, freq]).
+LAYOUTS = ("time_first", "channel_first")
+
 
 def near_names(name: str, known: Iterable[str]) -> str:
     """Words "Did you mean ...?" and "Known: ..." for an unknown name.
@@ -116,3 +120,26 @@ def check_range(
         ok = ok and value <= high
     if not ok:
         raise ValueError(f"{argument}={value!r} must be {' and '.join(rules)}.")
+
+
+def first_five(names: Iterable[str]) -> str:
+    """Up to five names and the number of the others, for messages.
+
+    Arguments
+    ---------
+    names : iterable of str
+        Names to list.
+
+    Returns
+    -------
+    str
+        Comma separated.
+
+    Example
+    -------
+    >>> first_five("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

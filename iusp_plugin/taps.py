@@ -10,9 +10,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from iusp_plugin.checks import check_choice, near_names
-
-_LAYOUTS = ("time_first", "channel_first")
+from iusp_plugin.checks import LAYOUTS, check_choice, near_names
 
 # Stands for the tap that a network calls its default one.
 DEFAULT = "default"
@@ -78,7 +76,7 @@ class FeatureTaps(nn.Module):
         """Layout and module of one tap."""
         if isinstance(taps, Mapping):
             path, layout = tap, taps[tap]
-            check_choice(f"layout of tap {tap!r}", layout, _LAYOUTS)
+            check_choice(f"layout of tap {tap!r}", layout, LAYOUTS)
             known = [n for n, _ in self.model.named_modules() if n]
         else:
             declared = dict(getattr(self.model, "taps", {}))

@@ -17,14 +17,14 @@ Authors
 import csv
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from iusp_plugin.checks import near_names
+from iusp_plugin.checks import first_five, near_names
 from iusp_plugin.dataio.taxonomy import (
     ALL_TAGS,
     FINE_TAGS,
@@ -335,26 +335,3 @@ def _check_consistent(path: Path, rows: Annotations) -> None:
                     "annotator_id 0. Keep one truth row a file."
                 )
             truths.add((split, name))
-
-
-def first_five(names: Iterable[str]) -> str:
-    """Up to five names and the number of the others, for messages.
-
-    Arguments
-    ---------
-    names : iterable of str
-        Names to list.
-
-    Returns
-    -------
-    str
-        Comma separated.
-
-    Example
-    -------
-    >>> first_five("abcdefg")
-    'a, b, c, d, e and 2 more'
-    """
-    names = list(names)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

@@ -20,8 +20,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from iusp_plugin.checks import check_choice, check_range
-from iusp_plugin.dataio.annotations import first_five
+from iusp_plugin.checks import check_choice, check_range, first_five
 
 ENDINGS = (".wav", ".ogg", ".flac")
 

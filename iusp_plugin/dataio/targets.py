@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from iusp_plugin.checks import check_choice
-from iusp_plugin.dataio.annotations import SPLITS, Annotations, first_five
+from iusp_plugin.checks import check_choice, first_five
+from iusp_plugin.dataio.annotations import SPLITS, Annotations
 from iusp_plugin.dataio.taxonomy import ALL_TAGS, COARSE_TAGS, FINE_TAGS
 
 TARGET_RULES = ("any", "majority", "mean", "each")

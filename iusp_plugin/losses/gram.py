@@ -10,7 +10,6 @@ from torch import Tensor
 from iusp_plugin.checks import check_choice, check_range
 
 SIMILARITIES = ("row_l2", "cosine")
-LAYOUTS = ("time_first", "channel_first")
 REDUCTIONS = ("mean", "batch", "batchmean", "sum")
 
 # A row this much weaker than the strongest row of its matrix counts as zero:

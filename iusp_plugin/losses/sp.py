@@ -7,11 +7,10 @@ Authors
 import torch
 from torch import Tensor, nn
 
-from iusp_plugin.checks import check_choice
+from iusp_plugin.checks import LAYOUTS, check_choice
 from iusp_plugin.lengths import check_lengths, frame_mask
 from iusp_plugin.losses.gram import (
     EPS,
-    LAYOUTS,
     REDUCTIONS,
     SIMILARITIES,
     check_features,

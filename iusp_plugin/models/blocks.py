@@ -9,11 +9,10 @@ from math import gcd
 
 import torch
 
-from iusp_plugin.checks import check_choice, check_range
+from iusp_plugin.checks import LAYOUTS, check_choice, check_range
 from iusp_plugin.lengths import check_lengths, frame_mask
 
 NORMS = ("batch", "group")
-LAYOUTS = ("channel_first", "time_first")
 
 
 @dataclass(frozen=True)

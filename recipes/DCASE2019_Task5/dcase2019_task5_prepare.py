@@ -30,10 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from iusp_plugin.checks import check_choice
+from iusp_plugin.checks import check_choice, first_five
 from iusp_plugin.dataio.annotations import (
     SPLITS,
-    first_five,
     join_annotations,
     read_annotations,
 )

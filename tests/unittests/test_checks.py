@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from iusp_plugin.checks import check_choice, check_range, near_names
+from iusp_plugin.checks import check_choice, check_range, first_five, near_names
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,9 @@ def test_module_stays_light():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_first_five():
+    """Short lists in full."""
+    assert first_five(["a", "b"]) == "a, b"
+    assert first_five("abcdefg") == "a, b, c, d, e and 2 more"

@@ -11,7 +11,6 @@ import pytest
 
 from iusp_plugin.dataio.annotations import (
     PRESENCE_COLUMNS,
-    first_five,
     join_annotations,
     read_annotations,
 )
@@ -202,12 +201,6 @@ def test_join(tmp_path):
     assert rows.presence.shape == (14, 37) and rows.annotator_ids[-1] == 0
     with pytest.raises(ValueError, match="01_000000.wav of split 'train' is i"):
         join_annotations({"a.csv": dev, "b.csv": dev})
-
-
-def test_first_five():
-    """Short lists in full."""
-    assert first_five(["a", "b"]) == "a, b"
-    assert first_five("abcdefg") == "a, b, c, d, e and 2 more"
 
 
 def test_real_annotations(reference_task5):
