@@ -4,6 +4,8 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from iusp_plugin.checks import check_choice, check_range
 
 SIMILARITIES = ("row_l2", "cosine")
 REDUCTIONS = ("mean", "batch", "batchmean", "sum")
+FORMS = ("auto", "gram", "covariance")
 
 # A row this much weaker than the strongest row of its matrix counts as zero:
 # its direction is rounding noise, and its gradient would be 1 / EPS too large.
@@ -21,6 +24,32 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 where an input has it, float32 for everything else."""
     wide = any(t.dtype == torch.float64 for t in tensors)
     return torch.float64 if wide else torch.float32
+
+
+def autocast_off(tensor: Tensor) -> AbstractContextManager:
+    """Context without autocast on the tensor's device; free if it is off.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor
+        Any tensor on the device.
+
+    Returns
+    -------
+    context manager
+        To compute in float32 within.
+
+    Example
+    -------
+    >>> x = torch.eye(2)
+    >>> with torch.autocast("cpu", torch.bfloat16), autocast_off(x):
+    ...     (x @ x).dtype
+    torch.float32
+    """
+    kind = tensor.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def check_features(argument: str, feats: Tensor, layout: str) -> None:
