@@ -116,28 +116,109 @@ def to_frames(feats: Tensor, layout: str = "time_first") -> Tensor:
     return feats.flatten(2)
 
 
-def _unit_peak(rows: Tensor) -> Tensor:
+def unit_peak(rows: Tensor) -> Tensor:
     """Scale each matrix of rows to a largest entry of one.
 
     The similarities do not depend on the scale, so neither value nor gradient
     changes, but squares of squares can no longer overflow or vanish.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        (batch, t, D).
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, t, D); all zero stays all zero.
+
+    Example
+    -------
+    >>> unit_peak(torch.tensor([[[-4.0, 2.0]]]))
+    tensor([[[-1.0000,  0.5000]]])
+    """
+    return rows / peak_of(rows)
+
+
+def peak_of(rows: Tensor) -> Tensor:
+    """Largest magnitude of each matrix of rows, and 1 where all is zero.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        (batch, t, D).
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, 1, 1), without gradient.
+
+    Example
+    -------
+    >>> peak_of(torch.tensor([[[-4.0, 2.0]]])).item()
+    4.0
     """
     peak = rows.detach().abs().amax(dim=(1, 2), keepdim=True)
-    return rows / torch.where(peak > 0, peak, torch.ones_like(peak))
+    return torch.where(peak == 0, torch.ones_like(peak), peak)
 
 
-def _normalise_rows(rows: Tensor, eps: float) -> Tensor:
+def unit_rows(rows: Tensor, eps: float) -> Tensor:
     """Rows of unit L2 norm; rows below ``eps`` times the largest become zero.
 
     The zeroed rows get zero gradient, where a plain normalisation would
     multiply theirs by the inverse of its own epsilon. NaN counts as live, so
     that it shows in the result.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        (batch, t, D).
+    eps : float
+        Relative floor of a row's norm.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, t, D).
+
+    Example
+    -------
+    >>> unit_rows(torch.tensor([[[3.0, 4.0], [0.0, 1e-5]]]), eps=1e-4)
+    tensor([[[0.6000, 0.8000],
+             [0.0000, 0.0000]]])
     """
     squares = rows.square().sum(dim=2, keepdim=True)
     floor = squares.detach().amax(dim=1, keepdim=True) * eps**2
     live = ~(squares.detach() <= floor)
     norm = torch.where(live, squares, torch.ones_like(squares)).sqrt()
     return torch.where(live, rows / norm, torch.zeros_like(rows))
+
+
+def inverse_norms(norms: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """1 / norm of each row, and 0 for a row that counts as zero.
+
+    Arguments
+    ---------
+    norms : torch.Tensor
+        (batch, t), norms of the rows of one matrix a clip. No gradient.
+    eps : float
+        A row whose norm is not above ``eps`` times the largest of its matrix
+        counts as zero. NaN counts as live, so that it shows in the result.
+
+    Returns
+    -------
+    inverse : torch.Tensor
+        (batch, t).
+    peak : torch.Tensor
+        (batch, 1), the largest norm.
+
+    Example
+    -------
+    >>> inverse_norms(torch.tensor([[4.0, 2.0, 1e-5]]), eps=1e-4)[0]
+    tensor([[0.2500, 0.5000, 0.0000]])
+    """
+    peak = norms.amax(dim=1, keepdim=True)
+    return norms.reciprocal().masked_fill_(norms <= peak * eps, 0.0), peak
 
 
 def similarity_matrix(
@@ -185,15 +266,15 @@ def similarity_matrix(
     """
     check_choice("similarity", similarity, SIMILARITIES)
     check_range("eps", eps, low=0.0)
-    with torch.autocast(device_type=rows.device.type, enabled=False):
+    with autocast_off(rows):
         rows = rows.to(compute_dtype(rows))
         if mask is not None:
             rows = rows.masked_fill(~mask.unsqueeze(-1), 0.0)
-        rows = _unit_peak(rows)
+        rows = unit_peak(rows)
         if similarity == "cosine":
-            rows = _normalise_rows(rows, eps)
+            rows = unit_rows(rows, eps)
             return rows @ rows.mT
-        return _normalise_rows(rows @ rows.mT, eps)
+        return unit_rows(rows @ rows.mT, eps)
 
 
 def reduce_losses(per_item: Tensor, reduction: str) -> Tensor:

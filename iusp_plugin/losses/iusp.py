@@ -4,121 +4,95 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from iusp_plugin.checks import LAYOUTS, check_choice
-from iusp_plugin.lengths import check_lengths, frame_mask, num_frames
+from iusp_plugin.checks import LAYOUTS, check_choice, check_range
+from iusp_plugin.lengths import check_lengths, num_frames
+from iusp_plugin.losses.alignment import (
+    ALIGNMENTS,
+    align_frames,
+    check_pair,
+    interpolate_frames,
+    pool_frames,
+)
+from iusp_plugin.losses.costs import choose_form
+from iusp_plugin.losses.distance import Comparison, weighted_distance
 from iusp_plugin.losses.gram import (
     EPS,
+    FORMS,
     REDUCTIONS,
     SIMILARITIES,
+    autocast_off,
     check_features,
     check_loss_finite,
     compute_dtype,
-    reduce_losses,
-    similarity_matrix,
     to_frames,
 )
-
-ALIGNMENTS = ("error", "pool")
-
-
-def pool_frames(
-    feats: Tensor, total: int, lengths: Tensor | None = None
-) -> Tensor:
-    """Average frames down to ``total`` frames, each clip over its own length.
-
-    With L valid frames in and n out, output frame k is the mean of input
-    frames floor(k L / n) to ceil((k + 1) L / n) - 1, the windows of
-    ``torch.nn.functional.adaptive_avg_pool1d``.
-
-    Arguments
-    ---------
-    feats : torch.Tensor
-        (batch, time, D), time >= total.
-    total : int
-        Frames wanted for the padded batch.
-    lengths : torch.Tensor, optional
-        Relative lengths, (batch,).
-
-    Returns
-    -------
-    torch.Tensor
-        (batch, total, D), zero in padded frames.
-
-    Example
-    -------
-    >>> feats = torch.arange(6.0).view(1, 6, 1)
-    >>> pool_frames(feats, total=3).flatten()
-    tensor([0.5000, 2.5000, 4.5000])
-    """
-    longer = feats.shape[1]
-    if lengths is None:
-        lengths = torch.ones(1, device=feats.device)
-    n_in = num_frames(lengths, longer).view(-1, 1)
-    n_out = num_frames(lengths, total).view(-1, 1)
-    out = torch.arange(total, device=feats.device)
-    start = (out * n_in) // n_out
-    end = -((-(out + 1) * n_in) // n_out)
-    frame = torch.arange(longer, device=feats.device)
-    inside = (frame >= start.unsqueeze(-1)) & (frame < end.unsqueeze(-1))
-    inside = inside & (out < n_out).unsqueeze(-1)
-    weights = inside.to(feats.dtype) / (end - start).unsqueeze(-1)
-    # A padded frame may hold anything; 0 * NaN would still be NaN.
-    feats = feats.masked_fill(frame.view(1, -1, 1) >= n_in.unsqueeze(-1), 0.0)
-    return weights @ feats
+from iusp_plugin.losses.module import LossModule
+from iusp_plugin.losses.teacher_similarity import (
+    CosineSimilarity,
+    Frames,
+    SimilarityFactors,
+    Teacher,
+    given_teacher,
+)
 
 
-def _align(
-    student: Tensor, teacher: Tensor, lengths: Tensor | None, alignment: str
-) -> tuple[Tensor, Tensor]:
-    """Bring student and teacher to the same number of frames."""
-    t_student, t_teacher = student.shape[1], teacher.shape[1]
-    if t_student == t_teacher:
-        return student, teacher
-    if alignment == "error":
-        raise ValueError(
-            f"student_feats has {t_student} frames and teacher_feats "
-            f"{t_teacher}; choose taps of the same time stride, or "
-            "alignment='pool' to average the longer one."
-        )
-    if t_student > t_teacher:
-        return pool_frames(student, t_teacher, lengths), teacher
-    return student, pool_frames(teacher, t_student, lengths)
-
-
-def _check_inputs(
-    student: Tensor,
-    teacher: Tensor | None,
+def _from_features(
+    student_feats: Tensor,
+    teacher_feats: Tensor,
     lengths: Tensor | None,
-    teacher_similarity: Tensor | None,
+    alignment: str,
     layout: str,
-) -> None:
-    """One clear error for inputs that do not belong together."""
-    check_choice("layout", layout, LAYOUTS)
-    check_features("student_feats", student, layout)
-    if (teacher is None) == (teacher_similarity is None):
-        raise ValueError(
-            "Give exactly one of teacher_feats and teacher_similarity."
-        )
-    if teacher is not None:
-        check_features("teacher_feats", teacher, layout)
-        if len(teacher) != len(student):
-            raise ValueError(
-                f"student_feats holds {len(student)} clips and teacher_feats "
-                f"{len(teacher)}; both must hold the same clips."
-            )
-    if teacher_similarity is not None:
-        t = to_frames(student, layout).shape[1]
-        wanted = (len(student), t, t)
-        if tuple(teacher_similarity.shape) != wanted:
-            raise ValueError(
-                "teacher_similarity has shape "
-                f"{tuple(teacher_similarity.shape)}, expected {wanted}."
-            )
+) -> tuple[Tensor, Teacher]:
+    """Frames of both sides, the same number of them."""
+    check_pair(student_feats, teacher_feats, lengths, layout)
+    dtype = compute_dtype(student_feats, teacher_feats)
+    student = to_frames(student_feats, layout).to(dtype)
+    teacher = to_frames(teacher_feats.detach(), layout).to(dtype)
+    student, teacher = align_frames(student, teacher, lengths, alignment)
+    return student, Frames(teacher)
+
+
+def _from_similarity(
+    student_feats: Tensor,
+    similarity: Tensor | CosineSimilarity | SimilarityFactors,
+    lengths: Tensor | None,
+    alignment: str,
+    layout: str,
+) -> tuple[Tensor, Teacher]:
+    """The student's frames, as many as the ready-made similarity has."""
+    check_features("student_feats", student_feats, layout)
     if lengths is not None:
-        check_lengths(lengths, len(student))
+        check_lengths(lengths, len(student_feats))
+    teacher = given_teacher(similarity, len(student_feats))
+    student = to_frames(student_feats, layout)
+    student = student.to(compute_dtype(student, teacher[0]))
+    t, wanted = student.shape[1], teacher[0].shape[1]
+    if t > wanted and alignment == "pool":
+        student = pool_frames(student, wanted, lengths)
+    elif t < wanted and alignment == "interpolate":
+        student = interpolate_frames(student, wanted, lengths)
+    elif t != wanted:
+        raise ValueError(
+            f"student_feats has {t} frames and teacher_similarity {wanted}; "
+            "a similarity cannot be resampled: choose a tap of the teacher's "
+            "time stride, or, for the student alone, alignment='pool' from "
+            "more frames or alignment='interpolate' from fewer."
+        )
+    return student, teacher
+
+
+def _clip_weights(
+    student: Tensor, lengths: Tensor | None, reduction: str, scaled: bool
+) -> Tensor | float:
+    """What ||G_teacher - G_student||^2 of each clip is multiplied with."""
+    batch, t, _ = student.shape
+    share = 1.0 / batch if reduction in ("mean", "batchmean") else 1.0
+    if lengths is None:
+        return share / t if scaled else share / (t * t)
+    n = num_frames(lengths, t).to(student.dtype)
+    return share / n if scaled else share / (n * n)
 
 
 def iusp_loss(
@@ -131,8 +105,12 @@ def iusp_loss(
     scaled: bool = False,
     alignment: str = "error",
     layout: str = "time_first",
-    teacher_similarity: Tensor | None = None,
+    teacher_similarity: Tensor
+    | CosineSimilarity
+    | SimilarityFactors
+    | None = None,
     check_finite: bool = True,
+    form: str = "auto",
     eps: float = EPS,
 ) -> Tensor:
     """Squared difference of teacher's and student's frame similarities.
@@ -155,6 +133,9 @@ def iusp_loss(
     counts as silent (zero row, zero gradient through it), where a plain
     normalisation gives it a gradient of 1 / epsilon.
 
+    Value and gradient are computed together, in float32, or in float64 if an
+    input is; second derivatives are those of autograd.
+
     Arguments
     ---------
     student_feats : torch.Tensor
@@ -174,16 +155,25 @@ def iusp_loss(
     scaled : bool
         Multiply each clip's loss by its t.
     alignment : str
-        What to do if student and teacher differ in frames: "error", or "pool"
-        (average the longer one over each clip's own length).
+        What to do if student and teacher differ in frames: "error"; "pool",
+        average the longer one; "interpolate", interpolate the shorter one;
+        over each clip's own length (``alignment.align_frames``). Only the
+        student can be fitted to a ready-made similarity.
     layout : str
         "time_first", (batch, time, ...), or "channel_first",
         (batch, channel, time[, freq]); holds for both.
-    teacher_similarity : torch.Tensor, optional
-        The teacher's similarity matrices, (batch, t, t), in place of
-        ``teacher_feats``; made with the same ``similarity``.
+    teacher_similarity : torch.Tensor or NamedTuple, optional
+        Made once and kept, in place of ``teacher_feats``: the similarity
+        matrices (batch, t, t) as ``similarity_matrix`` makes them with the
+        same ``similarity``; or a ``CosineSimilarity``, as
+        ``cosine_similarity`` makes it, which serves both; or
+        ``SimilarityFactors``, as ``similarity_factors`` makes them.
     check_finite : bool
         Raise on a non-finite loss and name the guilty input.
+    form : str
+        "gram" computes with t x t matrices, "covariance" with D x D ones,
+        "auto" takes the cheaper (``costs.choose_form``). The value is the
+        same.
     eps : float
         Relative floor of a row's norm.
 
@@ -204,6 +194,7 @@ def iusp_loss(
     A student that tells two frames apart and a teacher that does not:
     rows (1, 0), (0, 1) against (1, 1) / sqrt(2) twice.
 
+    >>> import torch
     >>> student = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     >>> teacher = torch.ones(1, 2, 5)
     >>> iusp_loss(student, teacher)  # 1/4 * 2 * (2 - sqrt(2))
@@ -211,49 +202,50 @@ def iusp_loss(
     >>> iusp_loss(teacher, teacher)
     tensor(0.)
     """
-    check_choice("alignment", alignment, ALIGNMENTS)
+    check_choice("similarity", similarity, SIMILARITIES)
     check_choice("reduction", reduction, REDUCTIONS)
-    _check_inputs(
-        student_feats, teacher_feats, lengths, teacher_similarity, layout
-    )
-    given = [student_feats, teacher_feats, teacher_similarity]
-    dtype = compute_dtype(*(x for x in given if x is not None))
-    with torch.autocast(student_feats.device.type, enabled=False):
-        student = to_frames(student_feats, layout).to(dtype)
-        teacher = None
-        if teacher_feats is not None:
-            teacher = to_frames(teacher_feats.detach(), layout).to(dtype)
-            student, teacher = _align(student, teacher, lengths, alignment)
-        t = student.shape[1]
-        mask = None if lengths is None else frame_mask(lengths, t)
-        g_student = similarity_matrix(
-            student, mask, similarity=similarity, eps=eps
+    check_choice("alignment", alignment, ALIGNMENTS)
+    check_choice("layout", layout, LAYOUTS)
+    check_choice("form", form, FORMS)
+    check_range("eps", eps, low=0.0)
+    if (teacher_feats is None) == (teacher_similarity is None):
+        raise ValueError(
+            "Give exactly one of teacher_feats and teacher_similarity."
         )
-        if teacher is not None:
-            g_teacher = similarity_matrix(
-                teacher, mask, similarity=similarity, eps=eps
+    with autocast_off(student_feats):
+        if teacher_feats is not None:
+            student, teacher = _from_features(
+                student_feats, teacher_feats, lengths, alignment, layout
             )
         else:
             assert teacher_similarity is not None  # checked above
-            g_teacher = teacher_similarity.detach().to(dtype)
-            if mask is not None:
-                pairs = mask.unsqueeze(1) & mask.unsqueeze(2)
-                g_teacher = g_teacher.masked_fill(~pairs, 0.0)
-        per_clip = (g_teacher - g_student).square().sum(dim=(1, 2))
-        n = t if lengths is None else num_frames(lengths, t).to(dtype)
-        per_clip = per_clip / n if scaled else per_clip / (n * n)
-        loss = reduce_losses(per_clip, reduction)
+            student, teacher = _from_similarity(
+                student_feats, teacher_similarity, lengths, alignment, layout
+            )
+        if form == "auto":
+            _, t, width = student.shape
+            form = choose_form(t, width, teacher.width, similarity)
+        elif form == "covariance" and teacher.width is None:
+            raise ValueError(
+                "form='covariance' has no use for a t x t matrix of the "
+                "teacher; give teacher_feats or SimilarityFactors."
+            )
+        comparison = Comparison(teacher, lengths, similarity, form, eps)
+        weights = _clip_weights(student, lengths, reduction, scaled)
+        total = reduction != "batch"
+        loss = weighted_distance(student, comparison, weights, total)
     if check_finite:
+        given = teacher_similarity
         check_loss_finite(
             loss,
             student_feats=student_feats,
             teacher_feats=teacher_feats,
-            teacher_similarity=teacher_similarity,
+            teacher_similarity=given if isinstance(given, Tensor) else None,
         )
     return loss
 
 
-class IUSPLoss(nn.Module):
+class IUSPLoss(LossModule):
     """Module form of ``iusp_loss``; its options are the function's.
 
     Arguments
@@ -263,18 +255,21 @@ class IUSPLoss(nn.Module):
     scaled : bool
         Multiply each clip's loss by its number of frames.
     alignment : str
-        "error" or "pool".
+        "error", "pool" or "interpolate".
     layout : str
         "time_first" or "channel_first".
     reduction : str
         "mean", "batchmean", "sum" or "batch".
     check_finite : bool
         Raise on a non-finite loss.
+    form : str
+        "auto", "gram" or "covariance".
     eps : float
         Relative floor of a row's norm.
 
     Example
     -------
+    >>> import torch
     >>> loss = IUSPLoss(scaled=True)
     >>> student = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     >>> loss(student, torch.ones(1, 2, 5))
@@ -289,39 +284,17 @@ class IUSPLoss(nn.Module):
         layout: str = "time_first",
         reduction: str = "mean",
         check_finite: bool = True,
+        form: str = "auto",
         eps: float = EPS,
     ):
-        super().__init__()
-        check_choice("similarity", similarity, SIMILARITIES)
-        check_choice("alignment", alignment, ALIGNMENTS)
-        check_choice("layout", layout, LAYOUTS)
-        check_choice("reduction", reduction, REDUCTIONS)
-        self.similarity = similarity
-        self.scaled = scaled
-        self.alignment = alignment
-        self.layout = layout
-        self.reduction = reduction
-        self.check_finite = check_finite
-        self.eps = eps
-
-    def forward(
-        self,
-        student_feats: Tensor,
-        teacher_feats: Tensor | None = None,
-        lengths: Tensor | None = None,
-        teacher_similarity: Tensor | None = None,
-    ) -> Tensor:
-        """The loss; see ``iusp_loss`` for shapes."""
-        return iusp_loss(
-            student_feats,
-            teacher_feats,
-            lengths,
-            self.reduction,
-            similarity=self.similarity,
-            scaled=self.scaled,
-            alignment=self.alignment,
-            layout=self.layout,
-            teacher_similarity=teacher_similarity,
-            check_finite=self.check_finite,
-            eps=self.eps,
+        super().__init__(
+            iusp_loss,
+            similarity=similarity,
+            scaled=scaled,
+            alignment=alignment,
+            layout=layout,
+            reduction=reduction,
+            check_finite=check_finite,
+            form=form,
+            eps=eps,
         )

@@ -4,44 +4,103 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled
 
-from iusp_plugin.checks import LAYOUTS, check_choice
+from iusp_plugin.checks import LAYOUTS, check_choice, check_range
 from iusp_plugin.lengths import check_lengths, frame_mask
+from iusp_plugin.losses.distance import Comparison, weighted_distance
+from iusp_plugin.losses.gather import gather_rows
 from iusp_plugin.losses.gram import (
     EPS,
     REDUCTIONS,
     SIMILARITIES,
+    autocast_off,
     check_features,
     check_loss_finite,
     compute_dtype,
-    reduce_losses,
-    similarity_matrix,
     to_frames,
+)
+from iusp_plugin.losses.module import LossModule
+from iusp_plugin.losses.teacher_similarity import (
+    CosineSimilarity,
+    Frames,
+    SimilarityFactors,
+    Teacher,
+    each,
+    given_teacher,
 )
 
 
-def _clip_rows(
-    feats: Tensor, lengths: Tensor | None, layout: str, dtype: torch.dtype
-) -> Tensor:
-    """One row a clip, (1, batch, D), padded frames set to zero."""
+def _clip_rows(feats: Tensor, lengths: Tensor | None, layout: str) -> Tensor:
+    """One row a clip, (batch, D), padded frames set to zero."""
     if lengths is not None and feats.dim() > 2:
         feats = to_frames(feats, layout)
         mask = frame_mask(lengths, feats.shape[1])
         feats = feats.masked_fill(~mask.unsqueeze(-1), 0.0)
-    return feats.flatten(1).unsqueeze(0).to(dtype)
+    return feats.flatten(1)
+
+
+def _check_inputs(
+    student: Tensor,
+    teacher: Tensor | None,
+    given: Tensor | CosineSimilarity | SimilarityFactors | None,
+    lengths: Tensor | None,
+    layout: str,
+    gather: bool,
+) -> None:
+    """One clear error for inputs that do not belong together."""
+    check_features("student_feats", student, layout)
+    if (teacher is None) == (given is None):
+        raise ValueError(
+            "Give exactly one of teacher_feats and teacher_similarity."
+        )
+    if teacher is None and gather:
+        raise ValueError(
+            "gather=True needs teacher_feats: a ready-made similarity knows "
+            "nothing of other processes' clips."
+        )
+    if teacher is not None:
+        check_features("teacher_feats", teacher, layout)
+        if len(teacher) != len(student):
+            raise ValueError(
+                f"student_feats holds {len(student)} clips and teacher_feats "
+                f"{len(teacher)}; both must hold the same clips."
+            )
+    if lengths is not None:
+        check_lengths(lengths, len(student))
+
+
+def _given(
+    similarity: Tensor | CosineSimilarity | SimilarityFactors, batch: int
+) -> Teacher:
+    """A ready-made similarity of the batch's clips."""
+    if isinstance(similarity, Tensor):
+        teacher = given_teacher(similarity.unsqueeze(0), 1)
+    else:
+        one = each(similarity, lambda x: x.unsqueeze(0))
+        teacher = given_teacher(one, 1)
+    if teacher[0].shape[1] != batch:
+        raise ValueError(
+            f"teacher_similarity compares {teacher[0].shape[1]} clips and "
+            f"student_feats holds {batch}; both must hold the same clips."
+        )
+    return teacher
 
 
 def sp_loss(
     student_feats: Tensor,
-    teacher_feats: Tensor,
+    teacher_feats: Tensor | None = None,
     lengths: Tensor | None = None,
     reduction: str = "mean",
     *,
     similarity: str = "row_l2",
     scaled: bool = False,
     layout: str = "time_first",
+    teacher_similarity: Tensor
+    | CosineSimilarity
+    | SimilarityFactors
+    | None = None,
+    gather: bool = False,
     check_finite: bool = True,
     eps: float = EPS,
 ) -> Tensor:
@@ -59,13 +118,14 @@ def sp_loss(
 
     Source: Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV
     2019, arXiv 1907.09682, equations 2 to 4. Departure: a clip whose row is
-    not above ``eps`` times the batch's largest counts as silent.
+    not above ``eps`` times the batch's largest counts as silent. The paper
+    sums over layer pairs: see ``DistillationTerm``.
 
     Arguments
     ---------
     student_feats : torch.Tensor
         (batch, ...), any floating dtype. Carries gradient.
-    teacher_feats : torch.Tensor
+    teacher_feats : torch.Tensor, optional
         (batch, ...), the same clips; other axes may differ. No gradient.
     lengths : torch.Tensor, optional
         Relative lengths in (0, 1], shape (batch,): frames beyond them are set
@@ -74,7 +134,8 @@ def sp_loss(
     reduction : str
         A clip's share is (1 / b) ||row of G_teacher - row of G_student||^2.
         "mean" or "batchmean": mean of the shares, the formula above; "sum":
-        their sum; "batch": one share a clip.
+        their sum; "batch": one share a clip, with ``gather`` of this
+        process's clips.
     similarity : str
         "row_l2" (paper) or "cosine".
     scaled : bool
@@ -82,6 +143,16 @@ def sp_loss(
     layout : str
         Where the time axis is, used with ``lengths`` only: "time_first" or
         "channel_first".
+    teacher_similarity : torch.Tensor or NamedTuple, optional
+        In place of ``teacher_feats``: the similarity matrix (batch, batch),
+        ``CosineSimilarity`` of (batch, batch) and (batch,), or
+        ``SimilarityFactors`` of (batch, K).
+    gather : bool
+        Compare the clips of all processes. Each then has the value of the
+        joint batch, and under DistributedDataParallel the gradient of one
+        process with the joint batch; last batches may differ in size. Off
+        while the student's features carry no gradient, because processes may
+        hold different numbers of batches in validation.
     check_finite : bool
         Raise on a non-finite loss and name the guilty input.
     eps : float
@@ -101,42 +172,56 @@ def sp_loss(
 
     Example
     -------
+    >>> import torch
     >>> student = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> teacher = torch.ones(2, 5)
     >>> sp_loss(student, teacher)  # 1/4 * 2 * (2 - sqrt(2))
     tensor(0.2929)
     """
-    check_choice("layout", layout, LAYOUTS)
+    check_choice("similarity", similarity, SIMILARITIES)
     check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("layout", layout, LAYOUTS)
+    check_range("eps", eps, low=0.0)
     if lengths is None:
         layout = "time_first"
-    check_features("student_feats", student_feats, layout)
-    check_features("teacher_feats", teacher_feats, layout)
-    batch = len(student_feats)
-    if len(teacher_feats) != batch:
-        raise ValueError(
-            f"student_feats holds {batch} clips and teacher_feats "
-            f"{len(teacher_feats)}; both must hold the same clips."
-        )
-    if lengths is not None:
-        check_lengths(lengths, batch)
-    dtype = compute_dtype(student_feats, teacher_feats)
-    with torch.autocast(student_feats.device.type, enabled=False):
-        student = _clip_rows(student_feats, lengths, layout, dtype)
-        teacher = _clip_rows(teacher_feats.detach(), lengths, layout, dtype)
-        g_student = similarity_matrix(student, similarity=similarity, eps=eps)
-        g_teacher = similarity_matrix(teacher, similarity=similarity, eps=eps)
-        share = (g_teacher - g_student).square().sum(dim=2).squeeze(0)
-        share = share if scaled else share / batch
-        loss = reduce_losses(share, reduction)
+    given = teacher_similarity
+    _check_inputs(student_feats, teacher_feats, given, lengths, layout, gather)
+    gather = gather and student_feats.requires_grad and is_grad_enabled()
+    with autocast_off(student_feats):
+        rows = _clip_rows(student_feats, lengths, layout)
+        own = slice(0, len(rows))
+        if teacher_feats is not None:
+            target = _clip_rows(teacher_feats.detach(), lengths, layout)
+            dtype = compute_dtype(rows, target)
+            if gather:
+                ragged = lengths is not None
+                rows, own = gather_rows(rows, dtype, ragged)
+                target, _ = gather_rows(target, dtype, ragged)
+            teacher: Teacher = Frames(target.unsqueeze(0).to(dtype))
+        else:
+            assert given is not None  # checked above
+            teacher = _given(given, len(rows))
+            dtype = compute_dtype(rows, teacher[0])
+        rows = rows.unsqueeze(0).to(dtype)
+        comparison = Comparison(teacher, None, similarity, "gram", eps)
+        batch = rows.shape[1]
+        share = 1.0 if scaled else 1.0 / batch
+        if reduction == "batch":
+            loss = comparison.row_distances(rows).squeeze(0)[own] * share
+        else:
+            weight = share if reduction == "sum" else share / batch
+            loss = weighted_distance(rows, comparison, weight, total=True)
     if check_finite:
         check_loss_finite(
-            loss, student_feats=student_feats, teacher_feats=teacher_feats
+            loss,
+            student_feats=student_feats,
+            teacher_feats=teacher_feats,
+            teacher_similarity=given if isinstance(given, Tensor) else None,
         )
     return loss
 
 
-class SPLoss(nn.Module):
+class SPLoss(LossModule):
     """Module form of ``sp_loss``; its options are the function's.
 
     Arguments
@@ -149,6 +234,8 @@ class SPLoss(nn.Module):
         "time_first" or "channel_first"; used with lengths only.
     reduction : str
         "mean", "batchmean", "sum" or "batch".
+    gather : bool
+        Compare the clips of all processes.
     check_finite : bool
         Raise on a non-finite loss.
     eps : float
@@ -156,6 +243,7 @@ class SPLoss(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> SPLoss()(torch.eye(2), torch.ones(2, 5))
     tensor(0.2929)
     """
@@ -166,35 +254,17 @@ class SPLoss(nn.Module):
         scaled: bool = False,
         layout: str = "time_first",
         reduction: str = "mean",
+        gather: bool = False,
         check_finite: bool = True,
         eps: float = EPS,
     ):
-        super().__init__()
-        check_choice("similarity", similarity, SIMILARITIES)
-        check_choice("layout", layout, LAYOUTS)
-        check_choice("reduction", reduction, REDUCTIONS)
-        self.similarity = similarity
-        self.scaled = scaled
-        self.layout = layout
-        self.reduction = reduction
-        self.check_finite = check_finite
-        self.eps = eps
-
-    def forward(
-        self,
-        student_feats: Tensor,
-        teacher_feats: Tensor,
-        lengths: Tensor | None = None,
-    ) -> Tensor:
-        """The loss; see ``sp_loss`` for shapes."""
-        return sp_loss(
-            student_feats,
-            teacher_feats,
-            lengths,
-            self.reduction,
-            similarity=self.similarity,
-            scaled=self.scaled,
-            layout=self.layout,
-            check_finite=self.check_finite,
-            eps=self.eps,
+        super().__init__(
+            sp_loss,
+            similarity=similarity,
+            scaled=scaled,
+            layout=layout,
+            reduction=reduction,
+            gather=gather,
+            check_finite=check_finite,
+            eps=eps,
         )

@@ -14,7 +14,7 @@ from hypothesis import (
 )
 
 from iusp_plugin.losses import IUSPLoss, iusp_loss, similarity_matrix
-from iusp_plugin.losses.iusp import pool_frames
+from iusp_plugin.losses.alignment import pool_frames
 from tests.reference.loss_loops import count_frames, iusp_loops, pool_loop
 
 SIMILARITIES = ("row_l2", "cosine")
@@ -474,14 +474,39 @@ ERRORS = [
         (GOOD,),
         {"teacher_similarity": torch.ones(2, 3, 3)},
         ValueError,
-        r"\(2, 3, 3\), expected \(2, 4, 4\)",
+        "4 frames and teacher_similarity 3; a similarity cannot be resampled",
     ),
     (
         (GOOD,),
-        {"teacher_similarity": torch.ones(2, 3, 3), "alignment": "pool"},
+        {"teacher_similarity": torch.ones(2, 5, 5), "alignment": "pool"},
         ValueError,
-        r"expected \(2, 4, 4\)",
+        "alignment='interpolate' from fewer",
     ),
+    (
+        (GOOD,),
+        {"teacher_similarity": torch.ones(2, 4, 3)},
+        ValueError,
+        r"\(matrix\) has shape \(2, 4, 3\), expected \(2, 4, 4\)",
+    ),
+    (
+        (GOOD,),
+        {"teacher_similarity": torch.ones(1, 4, 4)},
+        ValueError,
+        r"\(1, 4, 4\), expected \(2, 4, 4\): 2 clips",
+    ),
+    (
+        (GOOD,),
+        {"teacher_similarity": [torch.ones(2, 4, 4)]},
+        TypeError,
+        "teacher_similarity is list, expected a tensor, CosineSimilarity",
+    ),
+    (
+        (GOOD,),
+        {"teacher_similarity": torch.ones(2, 4, 4), "form": "covariance"},
+        ValueError,
+        "form='covariance' has no use for a t x t matrix",
+    ),
+    ((GOOD, T4), {"form": "grm"}, ValueError, "mean 'gram'"),
     ((GOOD, T4), {"similarity": "row_l1"}, ValueError, "mean 'row_l2'"),
     ((GOOD, T4), {"reduction": "avg"}, ValueError, "reduction='avg'"),
     ((GOOD, T4), {"alignment": "pol"}, ValueError, "mean 'pool'"),

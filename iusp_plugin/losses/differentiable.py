@@ -1,0 +1,91 @@
+"""||G_teacher - G_student||_F^2 by autograd: what compiles and differentiates.
+
+The same numbers as the kernels, written with operations that autograd knows.
+Used while compiling, where the compiler fuses them, and for second
+derivatives.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+import torch
+from torch import Tensor
+
+from iusp_plugin.losses.gram import similarity_matrix, unit_peak, unit_rows
+from iusp_plugin.losses.target import Factors, Rows
+
+
+def gram_row_distances(
+    student: Tensor, target: Rows, similarity: str, eps: float
+) -> Tensor:
+    """||row of G_teacher - row of G_student||^2 by t x t matrices.
+
+    Arguments
+    ---------
+    student : torch.Tensor
+        (batch, t, D), zero in padding. Carries gradient, of any order.
+    target : Rows
+        The teacher's similarity.
+    similarity : str
+        "row_l2" or "cosine".
+    eps : float
+        Relative floor of a row's norm.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, t).
+    """
+    own = similarity_matrix(student, similarity=similarity, eps=eps)
+    given = target.matrix * target.scale.unsqueeze(2)
+    return (own - given).square().sum(dim=2)
+
+
+def covariance_distance(
+    student: Tensor, target: Factors, similarity: str, eps: float
+) -> Tensor:
+    """||G_teacher - G_student||_F^2 of each clip by D x D matrices.
+
+    Arguments
+    ---------
+    student : torch.Tensor
+        (batch, t, D), zero in padding. Carries gradient, of any order.
+    target : Factors
+        The teacher's similarity; in float64 for "cosine".
+    similarity : str
+        "row_l2" or "cosine".
+    eps : float
+        Relative floor of a row's norm.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch,).
+    """
+    student = unit_peak(student)
+    if similarity == "cosine":  # a small difference of large sums
+        unit = unit_rows(student.double(), eps)
+        return _cosine(unit, target).to(student.dtype)
+    return _row_l2(student, target, eps)
+
+
+def _cosine(unit: Tensor, target: Factors) -> Tensor:
+    """||S^ S^T||^2 - 2 <S^ S^T, G> + ||G||^2."""
+    own = (unit.mT @ unit).square().sum(dim=(1, 2))
+    left, right = target.left.mT @ unit, target.right.mT @ unit
+    cross = (left * right).sum(dim=(1, 2))
+    return (own - 2.0 * cross + target.squares.sum(dim=1)).clamp_min(0.0)
+
+
+def _row_l2(student: Tensor, target: Factors, eps: float) -> Tensor:
+    """sum over i of ||g_i||^2 + 1 - 2 c_i."""
+    own = student @ (student.mT @ student)
+    cross = target.left @ (target.right.mT @ student)
+    squares = (own * student).sum(dim=2)
+    floor = squares.detach().amax(dim=1, keepdim=True) * eps**2
+    live = ~(squares.detach() <= floor)
+    norms = torch.where(live, squares, torch.ones_like(squares)).sqrt()
+    dots = (cross * student).sum(dim=2) * target.scale
+    cosine = torch.where(live, dots / norms, torch.zeros_like(dots))
+    rows = target.squares + live.to(cosine.dtype) - 2.0 * cosine
+    return rows.clamp_min(0.0).sum(dim=1)

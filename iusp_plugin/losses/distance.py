@@ -1,0 +1,288 @@
+"""The squared distance of similarities: forms, chunks, and its own backward.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iusp_plugin.lengths import frame_mask, num_frames
+from iusp_plugin.losses.differentiable import (
+    covariance_distance,
+    gram_row_distances,
+)
+from iusp_plugin.losses.gram import peak_of, unit_peak
+from iusp_plugin.losses.kernels import KERNELS, Distance
+from iusp_plugin.losses.target import Factors, Rows
+from iusp_plugin.losses.teacher_similarity import (
+    Frames,
+    SimilarityFactors,
+    Teacher,
+    each,
+)
+
+# On the CPU, clips go through together while their t x t matrices have no more
+# elements than this, so that they stay in a core's cache,
+CHUNK_ELEMENTS = 2**18
+# and one at a time, each cut to its own frames, from this much work a clip on.
+CLIP_FLOPS = 2e7
+
+# Row norms within these bounds can neither overflow nor vanish when squared.
+SMALLEST, LARGEST = 1e-12, 1e12
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A teacher and the way of comparing a student with it.
+
+    Arguments
+    ---------
+    teacher : Teacher
+        Frames of the teacher, or what follows of them.
+    lengths : torch.Tensor or None
+        Relative lengths, (batch,).
+    similarity : str
+        "row_l2" or "cosine".
+    form : str
+        "gram" or "covariance".
+    eps : float
+        Relative floor of a row's norm.
+    """
+
+    teacher: Teacher
+    lengths: Tensor | None
+    similarity: str
+    form: str
+    eps: float
+
+    def run(
+        self, student: Tensor, need_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Squared distance of each clip, and half the gradient of their sum.
+
+        Arguments
+        ---------
+        student : torch.Tensor
+            (batch, t, D) in the compute dtype.
+        need_gradient : bool
+            Whether the gradient is wanted.
+
+        Returns
+        -------
+        per_clip : torch.Tensor
+            (batch,).
+        gradient : torch.Tensor or None
+            (batch, t, D).
+        """
+        step = self._step(student)
+        if step >= len(student):
+            whole = self._masked(student, self.teacher, self.lengths)
+            result = self._kernel(*whole, need_gradient)
+            return result.per_clip, result.gradient
+        per_clip = []
+        gradient = torch.empty_like(student) if need_gradient else None
+        for part, rows, teacher in self._chunks(student, step):
+            result = self._kernel(rows, teacher, need_gradient)
+            per_clip.append(result.per_clip)
+            if gradient is not None and result.gradient is not None:
+                n = rows.shape[1]
+                gradient[part, :n] = result.gradient
+                gradient[part, n:] = 0.0
+        return torch.cat(per_clip), gradient
+
+    def differentiable(self, student: Tensor) -> Tensor:
+        """Squared distance of each clip, by autograd.
+
+        Arguments
+        ---------
+        student : torch.Tensor
+            (batch, t, D) in the compute dtype.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch,).
+        """
+        if self.form == "gram":
+            return self.row_distances(student).sum(dim=1)
+        student, teacher = self._masked(student, self.teacher, self.lengths)
+        teacher = _rescaled(_cast(teacher, student.dtype))
+        return covariance_distance(
+            student, self._factors(teacher), self.similarity, self.eps
+        )
+
+    def row_distances(self, student: Tensor) -> Tensor:
+        """Squared distance of each row of G, by autograd.
+
+        Arguments
+        ---------
+        student : torch.Tensor
+            (batch, t, D) in the compute dtype.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, t).
+        """
+        student, teacher = self._masked(student, self.teacher, self.lengths)
+        teacher = _rescaled(_cast(teacher, student.dtype))
+        target = teacher.rows(self.similarity, self.eps)
+        return gram_row_distances(student, target, self.similarity, self.eps)
+
+    def _step(self, student: Tensor) -> int:
+        """How many clips to compute at a time."""
+        batch, t, width = student.shape
+        if student.device.type != "cpu":
+            return batch
+        if 4 * t * t * width > CLIP_FLOPS:
+            return 1
+        return max(1, CHUNK_ELEMENTS // (t * t))
+
+    def _chunks(
+        self, student: Tensor, step: int
+    ) -> Iterator[tuple[slice, Tensor, Teacher]]:
+        """Parts of the batch; single clips are cut to their own frames."""
+        frames = None
+        if step == 1 and self.lengths is not None:
+            frames = num_frames(self.lengths, student.shape[1]).tolist()
+        for i in range(0, len(student), step):
+            part = slice(i, i + step)
+            n = None if frames is None else frames[i]
+            rows, teacher = student[part, :n], self.teacher.clips(part, n)
+            if frames is None and self.lengths is not None:
+                rows, teacher = self._masked(rows, teacher, self.lengths[part])
+            yield part, rows, teacher
+
+    def _masked(
+        self, student: Tensor, teacher: Teacher, lengths: Tensor | None
+    ) -> tuple[Tensor, Teacher]:
+        """Both sides with zeros in padding."""
+        if lengths is None:
+            return student, teacher
+        mask = frame_mask(lengths, student.shape[1])
+        student = student.masked_fill(~mask.unsqueeze(2), 0.0)
+        return student, teacher.masked(mask)
+
+    def _target(self, teacher: Teacher) -> Rows | Factors:
+        """The teacher as the form wants it."""
+        if self.form == "gram":
+            return teacher.rows(self.similarity, self.eps)
+        return self._factors(teacher)
+
+    def _factors(self, teacher: Teacher) -> Factors:
+        """The teacher as the covariance form wants it."""
+        if self.similarity == "cosine":
+            teacher = each(teacher, Tensor.double)
+        assert isinstance(teacher, Frames | SimilarityFactors)
+        return teacher.factors(self.similarity, self.eps)
+
+    def _kernel(
+        self, student: Tensor, teacher: Teacher, need_gradient: bool
+    ) -> Distance:
+        """The kernel, on rescaled features if their size asks for it."""
+        kernel = KERNELS[self.similarity, self.form]
+        teacher = _cast(teacher, student.dtype)
+        if student.device.type == "cpu":  # looking at values costs nothing
+            target = self._target(teacher)
+            result = kernel(student, target, self.eps, need_gradient)
+            low, high = torch.aminmax(torch.cat(result.peaks))
+            if low.item() > SMALLEST and high.item() < LARGEST:
+                return result
+        peak = peak_of(student)
+        target = self._target(_rescaled(teacher))
+        result = kernel(student / peak, target, self.eps, need_gradient)
+        if result.gradient is None:
+            return result
+        return result._replace(gradient=result.gradient / peak)
+
+
+def _cast(teacher: Teacher, dtype: torch.dtype) -> Teacher:
+    """The teacher in the compute dtype."""
+    if all(x is None or x.dtype == dtype for x in teacher):
+        return teacher
+    return each(teacher, lambda x: x.to(dtype))
+
+
+def _rescaled(teacher: Teacher) -> Teacher:
+    """Frames of a size that cannot overflow; G does not depend on it."""
+    return each(teacher, unit_peak) if isinstance(teacher, Frames) else teacher
+
+
+class SquaredDistance(torch.autograd.Function):
+    """Weighted squared distances with the gradient in closed form.
+
+    The forward computes the gradient along with the value, while the matrices
+    are in cache, and keeps nothing else that is not an input. The first
+    backward hands it out; a further one through the same graph computes it
+    again. With ``create_graph=True`` the gradient is that of autograd, so that
+    second derivatives are right.
+    """
+
+    @staticmethod
+    def forward(ctx, student, comparison, weights, total):
+        """sum or vector of weights * squared distance."""
+        need = ctx.needs_input_grad[0]
+        per_clip, gradient = comparison.run(student, need)
+        if need:
+            ctx.save_for_backward(student)
+            ctx.gradient = gradient
+            ctx.comparison, ctx.weights, ctx.total = comparison, weights, total
+        return _weigh(per_clip, weights, total)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """The gradient with respect to the student."""
+        (student,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            per_clip = ctx.comparison.differentiable(student)
+            loss = _weigh(per_clip, ctx.weights, ctx.total)
+            (gradient,) = torch.autograd.grad(
+                loss, student, grad, create_graph=True
+            )
+            return gradient, None, None, None
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            gradient = ctx.comparison.run(student, True)[1]
+        scale = grad * (2.0 * ctx.weights)
+        if scale.dim():
+            scale = scale.view(-1, 1, 1)
+        return gradient.mul_(scale), None, None, None
+
+
+def _weigh(per_clip: Tensor, weights: Tensor | float, total: bool) -> Tensor:
+    """The weighted vector, or its sum."""
+    per_clip = per_clip * weights
+    return per_clip.sum() if total else per_clip
+
+
+def weighted_distance(
+    student: Tensor,
+    comparison: Comparison,
+    weights: Tensor | float,
+    total: bool,
+) -> Tensor:
+    """weights[clip] * ||G_teacher - G_student||_F^2, or its sum over clips.
+
+    Arguments
+    ---------
+    student : torch.Tensor
+        (batch, t, D) in the compute dtype. Carries gradient.
+    comparison : Comparison
+        The teacher and how to compare.
+    weights : torch.Tensor or float
+        Factor of each clip, (batch,), or of all.
+    total : bool
+        Whether to sum over the clips.
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar if ``total``, (batch,) otherwise.
+    """
+    if torch.compiler.is_compiling():
+        return _weigh(comparison.differentiable(student), weights, total)
+    return SquaredDistance.apply(student, comparison, weights, total)

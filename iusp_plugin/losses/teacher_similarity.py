@@ -1,0 +1,417 @@
+"""What the losses may be given of a teacher: frames, or what follows of them.
+
+A teacher's similarity depends on the clip alone, so it can be made once and
+kept. Three forms are accepted in place of features:
+
+* a tensor (batch, t, t): the similarity matrix G itself;
+* ``CosineSimilarity``: the frames' cosine matrix and their norms. Symmetric
+  and within [-1, 1], so that one half in float16 is enough to keep; serves
+  "row_l2" and "cosine" alike;
+* ``SimilarityFactors``: two thin matrices whose product is G, for long clips.
+
+Every form answers the same two questions: which rows (for the t x t form of
+the loss), and which factors (for the form without t x t matrices).
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from iusp_plugin.checks import LAYOUTS, check_choice, check_range
+from iusp_plugin.lengths import check_lengths, frame_mask
+from iusp_plugin.losses.gram import (
+    EPS,
+    SIMILARITIES,
+    autocast_off,
+    check_features,
+    compute_dtype,
+    inverse_norms,
+    to_frames,
+    unit_peak,
+)
+from iusp_plugin.losses.matmul import matmul
+from iusp_plugin.losses.target import Factors, Rows
+
+
+def _ones(like: Tensor) -> Tensor:
+    """Ones (batch, t) for a tensor (batch, t, ...)."""
+    return like.new_ones(like.shape[:2])
+
+
+def _hide_rows(rows: Tensor, mask: Tensor) -> Tensor:
+    """Rows with zeros where the mask says padding."""
+    return rows.masked_fill(~mask.unsqueeze(2), 0.0)
+
+
+def _hide_pairs(matrix: Tensor, mask: Tensor) -> Tensor:
+    """A matrix with zeros in the rows and columns of padding."""
+    pairs = mask.unsqueeze(1) & mask.unsqueeze(2)
+    return matrix.masked_fill(~pairs, 0.0)
+
+
+class Frames(NamedTuple):
+    """The teacher's frames, (batch, t, D)."""
+
+    frames: Tensor
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.frames.shape[2]
+
+    def clips(self, part: slice, n: int | None) -> "Frames":
+        """Some clips, cut to n frames."""
+        return Frames(self.frames[part, :n])
+
+    def masked(self, mask: Tensor) -> "Frames":
+        """With zeros in padding."""
+        return Frames(_hide_rows(self.frames, mask))
+
+    def rows(self, similarity: str, eps: float) -> Rows:
+        """The t x t form."""
+        frames = self.frames
+        if similarity == "cosine":
+            norms = torch.linalg.vector_norm(frames, dim=2)
+            inverse, peak = inverse_norms(norms, eps)
+            frames = frames * inverse.unsqueeze(2)
+            matrix = matmul(frames, frames.mT)
+            one = _ones(matrix)
+            return Rows(matrix, one, one, True, peak)
+        matrix = matmul(frames, frames.mT)
+        norms = torch.linalg.vector_norm(matrix, dim=2)
+        scale, peak = inverse_norms(norms, eps)
+        return Rows(matrix, scale, scale.sign(), True, peak)
+
+    def factors(self, similarity: str, eps: float) -> Factors:
+        """The form without a t x t matrix."""
+        frames = self.frames
+        if similarity == "cosine":
+            norms = torch.linalg.vector_norm(frames, dim=2)
+            inverse, peak = inverse_norms(norms, eps)
+            frames = frames * inverse.unsqueeze(2)
+            squares = row_squares(frames, frames)
+            return Factors(frames, frames, _ones(frames), squares, peak)
+        norms = row_squares(frames, frames).clamp_min(0.0).sqrt()
+        scale, peak = inverse_norms(norms, eps)
+        return Factors(frames, frames, scale, scale.sign(), peak)
+
+
+def row_squares(left: Tensor, right: Tensor) -> Tensor:
+    """Squared norms of the rows of ``left right^T``, without that matrix.
+
+    Arguments
+    ---------
+    left, right : torch.Tensor
+        (batch, t, K).
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, t).
+
+    Example
+    -------
+    >>> row_squares(torch.ones(1, 2, 3), torch.ones(1, 2, 3))  # 3^2 + 3^2
+    tensor([[18., 18.]])
+    """
+    through = matmul(left, matmul(right.mT, right))
+    return (through * left).sum(dim=2)
+
+
+class Matrix(NamedTuple):
+    """The similarity matrix itself, (batch, t, t)."""
+
+    matrix: Tensor
+
+    @property
+    def width(self) -> None:
+        """No factors are known."""
+        return None
+
+    def clips(self, part: slice, n: int | None) -> "Matrix":
+        """Some clips, cut to n frames."""
+        return Matrix(self.matrix[part, :n, :n])
+
+    def masked(self, mask: Tensor) -> "Matrix":
+        """With zeros in padding."""
+        return Matrix(_hide_pairs(self.matrix, mask))
+
+    def rows(self, similarity: str, eps: float) -> Rows:
+        """The t x t form."""
+        squares = torch.linalg.vector_norm(self.matrix, dim=2).square()
+        return Rows(self.matrix, _ones(self.matrix), squares, False)
+
+
+class CosineSimilarity(NamedTuple):
+    """A teacher's cosine matrix with the norms of its frames.
+
+    One record serves both similarities: row i of the Gram matrix is
+    n_i C[i, j] n_j.
+
+    Arguments
+    ---------
+    cosine : torch.Tensor
+        (batch, t, t), the cosines of the frames; any floating dtype.
+    norms : torch.Tensor
+        (batch, t), L2 norms of the frames; their scale does not matter.
+    """
+
+    cosine: Tensor
+    norms: Tensor
+
+    @property
+    def width(self) -> None:
+        """No factors are known."""
+        return None
+
+    def clips(self, part: slice, n: int | None) -> "CosineSimilarity":
+        """Some clips, cut to n frames."""
+        return CosineSimilarity(self.cosine[part, :n, :n], self.norms[part, :n])
+
+    def masked(self, mask: Tensor) -> "CosineSimilarity":
+        """With zeros in padding."""
+        cosine = _hide_pairs(self.cosine, mask)
+        return CosineSimilarity(cosine, self.norms.masked_fill(~mask, 0.0))
+
+    def rows(self, similarity: str, eps: float) -> Rows:
+        """The t x t form."""
+        norms = self.norms / self.norms.amax(dim=1, keepdim=True).clamp_min(
+            torch.finfo(self.norms.dtype).tiny
+        )
+        if similarity == "cosine":
+            live = (inverse_norms(norms, eps)[0] != 0).to(norms.dtype)
+            matrix = self.cosine * live.unsqueeze(2) * live.unsqueeze(1)
+            return Rows(matrix, _ones(matrix), _ones(matrix), True)
+        matrix = self.cosine * norms.unsqueeze(2) * norms.unsqueeze(1)
+        scale, _ = inverse_norms(torch.linalg.vector_norm(matrix, dim=2), eps)
+        return Rows(matrix, scale, scale.sign(), True)
+
+
+class SimilarityFactors(NamedTuple):
+    """A teacher's similarity matrix as a product of two thin matrices.
+
+    G = left right^T. Made by ``similarity_factors``; any other factorisation,
+    such as a truncated one, serves as well.
+
+    Arguments
+    ---------
+    left, right : torch.Tensor
+        (batch, t, K); any floating dtype.
+    squares : torch.Tensor, optional
+        (batch, t), the squared norms of G's rows where known; computed
+        otherwise.
+    """
+
+    left: Tensor
+    right: Tensor
+    squares: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        """K."""
+        return self.left.shape[2]
+
+    def clips(self, part: slice, n: int | None) -> "SimilarityFactors":
+        """Some clips, cut to n frames."""
+        return each(self, lambda x: x[part, :n])
+
+    def masked(self, mask: Tensor) -> "SimilarityFactors":
+        """With zeros in padding."""
+        squares = self.squares
+        if squares is not None:
+            squares = squares.masked_fill(~mask, 0.0)
+        return SimilarityFactors(
+            _hide_rows(self.left, mask), _hide_rows(self.right, mask), squares
+        )
+
+    def rows(self, similarity: str, eps: float) -> Rows:
+        """The t x t form."""
+        matrix = matmul(self.left, self.right.mT)
+        return Matrix(matrix).rows(similarity, eps)
+
+    def factors(self, similarity: str, eps: float) -> Factors:
+        """The form without a t x t matrix."""
+        squares = self.squares
+        if squares is None:
+            squares = row_squares(self.left, self.right)
+        return Factors(self.left, self.right, _ones(self.left), squares)
+
+
+Teacher = Frames | Matrix | CosineSimilarity | SimilarityFactors
+Kind = TypeVar("Kind", bound=Teacher)
+
+
+def each(teacher: Kind, change: Callable[[Tensor], Tensor]) -> Kind:
+    """The same kind of teacher with each of its tensors changed.
+
+    Arguments
+    ---------
+    teacher : Frames, Matrix, CosineSimilarity or SimilarityFactors
+        The teacher.
+    change : callable
+        Tensor -> tensor.
+
+    Returns
+    -------
+    the same kind
+        Of the changed tensors.
+
+    Example
+    -------
+    >>> each(Frames(torch.ones(1, 2, 3)), torch.Tensor.double).frames.dtype
+    torch.float64
+    """
+    parts: Any = (None if x is None else change(x) for x in teacher)
+    return type(teacher)(*parts)
+
+
+def _frames(feats: Tensor, lengths: Tensor | None, layout: str) -> Tensor:
+    """Checked features as rows, zero in padding."""
+    check_choice("layout", layout, LAYOUTS)
+    check_features("feats", feats, layout)
+    frames = to_frames(feats.detach(), layout).to(compute_dtype(feats))
+    if lengths is not None:
+        check_lengths(lengths, len(frames))
+        frames = _hide_rows(frames, frame_mask(lengths, frames.shape[1]))
+    return frames
+
+
+def cosine_similarity(
+    feats: Tensor, lengths: Tensor | None = None, *, layout: str = "time_first"
+) -> CosineSimilarity:
+    """A teacher's features as the record that serves both similarities.
+
+    C[i, j] = <q_i, q_j> / (||q_i|| ||q_j||), zero where a frame is all zero,
+    and the norms ||q_i||. Give it to a loss as ``teacher_similarity``.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Teacher features, layout as below, any floating dtype. No gradient.
+    lengths : torch.Tensor, optional
+        Relative lengths, (batch,): padded rows and columns are zero.
+    layout : str
+        "time_first" or "channel_first".
+
+    Returns
+    -------
+    CosineSimilarity
+        cosine (batch, t, t) and norms (batch, t), float32, or float64 if the
+        features are.
+
+    Example
+    -------
+    >>> record = cosine_similarity(torch.tensor([[[3.0, 4.0], [0.0, 2.0]]]))
+    >>> record.cosine
+    tensor([[[1.0000, 0.8000],
+             [0.8000, 1.0000]]])
+    >>> record.norms
+    tensor([[5., 2.]])
+    """
+    with autocast_off(feats), torch.no_grad():
+        frames = _frames(feats, lengths, layout)
+        unit = unit_peak(frames)
+        norms = torch.linalg.vector_norm(unit, dim=2)
+        unit = unit * inverse_norms(norms, 0.0)[0].unsqueeze(2)
+        norms = torch.linalg.vector_norm(frames, dim=2)
+        return CosineSimilarity(matmul(unit, unit.mT), norms)
+
+
+def similarity_factors(
+    feats: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    similarity: str = "row_l2",
+    layout: str = "time_first",
+    eps: float = EPS,
+) -> SimilarityFactors:
+    """A teacher's features as two thin matrices whose product is G.
+
+    With Q the frames, "row_l2": left row i is q_i / ||Q q_i||, right is Q;
+    "cosine": both are the frames over their norms. Worth keeping for clips so
+    long that a t x t matrix is not. Give it to a loss as
+    ``teacher_similarity``, with the same ``similarity``.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Teacher features, layout as below, any floating dtype. No gradient.
+    lengths : torch.Tensor, optional
+        Relative lengths, (batch,): padded rows are zero.
+    similarity : str
+        "row_l2" or "cosine".
+    layout : str
+        "time_first" or "channel_first".
+    eps : float
+        Relative floor of a row's norm.
+
+    Returns
+    -------
+    SimilarityFactors
+        left and right (batch, t, D), squares (batch, t), float32, or float64
+        if the features are.
+
+    Example
+    -------
+    >>> left, right, _ = similarity_factors(torch.tensor([[[1.0], [2.0]]]))
+    >>> left @ right.mT
+    tensor([[[0.4472, 0.8944],
+             [0.4472, 0.8944]]])
+    """
+    check_choice("similarity", similarity, SIMILARITIES)
+    check_range("eps", eps, low=0.0)
+    with autocast_off(feats), torch.no_grad():
+        frames = unit_peak(_frames(feats, lengths, layout))
+        factors = Frames(frames).factors(similarity, eps)
+        left = factors.left * factors.scale.unsqueeze(2)
+        return SimilarityFactors(left, factors.right, factors.squares)
+
+
+def given_teacher(
+    similarity: Tensor | CosineSimilarity | SimilarityFactors, batch: int
+) -> Teacher:
+    """A ready-made similarity, checked.
+
+    Arguments
+    ---------
+    similarity : torch.Tensor, CosineSimilarity or SimilarityFactors
+        As given to a loss.
+    batch : int
+        Number of clips.
+
+    Returns
+    -------
+    Teacher
+        The same, without gradient.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    ValueError
+        If the shapes of its tensors do not belong together.
+    """
+    given = Matrix(similarity) if isinstance(similarity, Tensor) else similarity
+    if not isinstance(given, Matrix | CosineSimilarity | SimilarityFactors):
+        raise TypeError(
+            f"teacher_similarity is {type(similarity).__name__}, expected a "
+            "tensor, CosineSimilarity or SimilarityFactors."
+        )
+    parts = {k: v for k, v in given._asdict().items() if v is not None}
+    first = next(iter(parts.values()))
+    t = first.shape[1] if first.dim() > 1 else 0
+    wide = (batch, t, given.width or t)
+    thin = {"norms", "squares"}
+    for name, part in parts.items():
+        wanted = (batch, t) if name in thin else wide
+        if tuple(part.shape) != wanted:
+            raise ValueError(
+                f"teacher_similarity ({name}) has shape {tuple(part.shape)}, "
+                f"expected {wanted}: {batch} clips of as many frames each."
+            )
+    return each(given, Tensor.detach)
