@@ -7,15 +7,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RECIPE := recipes/DCASE2019_Task5
+BENCH_READY := $(VENV)/.bench-ready
+BENCH_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check test-oldest tables clean
+.PHONY: help install demo test check test-oldest tables bench clean
 
 help:
 	@echo "make demo         train a teacher, a plain and a distilled student; a table"
 	@echo "make test         all checks and tests"
 	@echo "make check        linters, types, spelling, doctests, consistency"
 	@echo "make tables       write the README's tables from the scores files"
+	@echo "make bench        measure time and memory of the losses"
 	@echo "make test-oldest  the tests on the oldest supported torch"
 	@echo "make clean        remove the environment and the demo's results"
 
@@ -50,6 +53,14 @@ test-oldest:
 
 tables: $(READY)
 	$(BIN)/python $(RECIPE)/tables.py
+
+# make bench BENCH_OPTIONS="--only A --threads 1"
+bench: $(BENCH_READY)
+	$(BIN)/python benchmarks/losses.py $(BENCH_OPTIONS)
+
+$(BENCH_READY): $(READY)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,bench]"
+	@touch $(BENCH_READY)
 
 clean:
 	rm -rf $(VENV) .venv-oldest $(RECIPE)/results/demo $(RECIPE)/data
