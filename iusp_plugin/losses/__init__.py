@@ -11,8 +11,11 @@ Authors
 from torch import nn
 
 from iusp_plugin.checks import check_choice
+from iusp_plugin.losses.cka import CKALoss, cka_loss
+from iusp_plugin.losses.dist import DISTIntraLoss, dist_intra_loss
 from iusp_plugin.losses.gram import similarity_matrix
 from iusp_plugin.losses.iusp import IUSPLoss, iusp_loss
+from iusp_plugin.losses.rkd import RKDDistanceLoss, rkd_distance_loss
 from iusp_plugin.losses.soft_targets import (
     SoftTargetLoss,
     masked_bce_loss,
@@ -22,22 +25,31 @@ from iusp_plugin.losses.sp import SPLoss, sp_loss
 from iusp_plugin.losses.weighted import DistillationTerm, WeightedLosses
 
 __all__ = [
+    "CKALoss",
+    "DISTIntraLoss",
     "DistillationTerm",
     "IUSPLoss",
+    "RKDDistanceLoss",
     "SPLoss",
     "SoftTargetLoss",
     "WeightedLosses",
+    "cka_loss",
+    "dist_intra_loss",
     "get_loss",
     "iusp_loss",
     "list_losses",
     "masked_bce_loss",
+    "rkd_distance_loss",
     "similarity_matrix",
     "soft_target_loss",
     "sp_loss",
 ]
 
 _LOSSES: dict[str, type[nn.Module]] = {
+    "cka": CKALoss,
+    "dist_intra": DISTIntraLoss,
     "iusp": IUSPLoss,
+    "rkd_distance": RKDDistanceLoss,
     "soft_target": SoftTargetLoss,
     "sp": SPLoss,
 }
@@ -49,7 +61,7 @@ def list_losses() -> tuple[str, ...]:
     Example
     -------
     >>> list_losses()
-    ('iusp', 'soft_target', 'sp')
+    ('cka', 'dist_intra', 'iusp', 'rkd_distance', 'soft_target', 'sp')
     """
     return tuple(_LOSSES)
 
