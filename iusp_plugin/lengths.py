@@ -42,8 +42,9 @@ def check_lengths(lengths: Tensor, batch_size: int) -> None:
         )
     if torch.compiler.is_compiling() or lengths.device.type != "cpu":
         return
-    bad = ~((lengths > 0) & (lengths <= 1 + 1e-6))
-    if bool(bad.any()):
+    low, high = (bound.item() for bound in lengths.aminmax())
+    if not (low > 0 and high <= 1 + 1e-6):  # NaN is neither
+        bad = ~((lengths > 0) & (lengths <= 1 + 1e-6))
         raise ValueError(
             f"lengths[{int(bad.nonzero()[0])}]="
             f"{float(lengths[bad][0])} must be in (0, 1]; give lengths "
@@ -95,5 +96,29 @@ def frame_mask(lengths: Tensor, total: int) -> Tensor:
     tensor([[1, 1, 1, 1],
             [1, 1, 0, 0]])
     """
-    frames = torch.arange(total, device=lengths.device)
-    return frames[None, :] < num_frames(lengths, total)[:, None]
+    return valid_frames(num_frames(lengths, total), total)
+
+
+def valid_frames(frames: Tensor, total: int) -> Tensor:
+    """True at the first ``frames`` of each clip.
+
+    Arguments
+    ---------
+    frames : torch.Tensor
+        Frame counts, as ``num_frames`` gives them, shape (batch,).
+    total : int
+        Frames in the padded batch, T.
+
+    Returns
+    -------
+    torch.Tensor
+        bool, shape (batch, T).
+
+    Example
+    -------
+    >>> valid_frames(torch.tensor([3, 1]), total=3).long()
+    tensor([[1, 1, 1],
+            [1, 0, 0]])
+    """
+    index = torch.arange(total, device=frames.device)
+    return index < frames.unsqueeze(1)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from iusp_plugin.files import replacing
-from iusp_plugin.losses import similarity_matrix
+from iusp_plugin.losses.gram import similarity_matrix
 
 
 def save_similarity_picture(

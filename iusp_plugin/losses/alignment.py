@@ -198,13 +198,14 @@ def check_pair(
     """
     check_features("student_feats", student, layout)
     check_features("teacher_feats", teacher, layout)
-    if len(teacher) != len(student):
+    batch = student.shape[0]
+    if teacher.shape[0] != batch:
         raise ValueError(
-            f"student_feats holds {len(student)} clips and teacher_feats "
-            f"{len(teacher)}; both must hold the same clips."
+            f"student_feats holds {batch} clips and teacher_feats "
+            f"{teacher.shape[0]}; both must hold the same clips."
         )
     if lengths is not None:
-        check_lengths(lengths, len(student))
+        check_lengths(lengths, batch)
 
 
 def paired_frames(

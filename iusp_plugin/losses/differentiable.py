@@ -11,7 +11,12 @@ Authors
 import torch
 from torch import Tensor
 
-from iusp_plugin.losses.gram import similarity_matrix, unit_peak, unit_rows
+from iusp_plugin.losses.gram import (
+    inverse_norms,
+    similarity_matrix,
+    unit_peak,
+    unit_rows,
+)
 from iusp_plugin.losses.target import Factors, Rows
 
 
@@ -37,7 +42,9 @@ def gram_row_distances(
         (batch, t).
     """
     own = similarity_matrix(student, similarity=similarity, eps=eps)
-    given = target.matrix * target.scale.unsqueeze(2)
+    given = target.matrix
+    if similarity == "row_l2":
+        given = given * inverse_norms(target.norms, eps)[0].unsqueeze(2)
     return (own - given).square().sum(dim=2)
 
 
@@ -71,6 +78,7 @@ def covariance_distance(
 
 def _cosine(unit: Tensor, target: Factors) -> Tensor:
     """||S^ S^T||^2 - 2 <S^ S^T, G> + ||G||^2."""
+    assert target.squares is not None
     own = (unit.mT @ unit).square().sum(dim=(1, 2))
     left, right = target.left.mT @ unit, target.right.mT @ unit
     cross = (left * right).sum(dim=(1, 2))
@@ -85,7 +93,9 @@ def _row_l2(student: Tensor, target: Factors, eps: float) -> Tensor:
     floor = squares.detach().amax(dim=1, keepdim=True) * eps**2
     live = ~(squares.detach() <= floor)
     norms = torch.where(live, squares, torch.ones_like(squares)).sqrt()
-    dots = (cross * student).sum(dim=2) * target.scale
+    scale, _ = inverse_norms(target.norms, eps)
+    dots = (cross * student).sum(dim=2) * scale
     cosine = torch.where(live, dots / norms, torch.zeros_like(dots))
-    rows = target.squares + live.to(cosine.dtype) - 2.0 * cosine
+    given = scale.sign() if target.squares is None else target.squares
+    rows = given + live.to(cosine.dtype) - 2.0 * cosine
     return rows.clamp_min(0.0).sum(dim=1)

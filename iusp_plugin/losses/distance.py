@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iusp_plugin.lengths import frame_mask, num_frames
+from iusp_plugin.lengths import valid_frames
 from iusp_plugin.losses.differentiable import (
     covariance_distance,
     gram_row_distances,
@@ -43,8 +43,8 @@ class Comparison:
     ---------
     teacher : Teacher
         Frames of the teacher, or what follows of them.
-    lengths : torch.Tensor or None
-        Relative lengths, (batch,).
+    frames : torch.Tensor or None
+        Valid frames of each clip, int64 (batch,); None if all are.
     similarity : str
         "row_l2" or "cosine".
     form : str
@@ -54,7 +54,7 @@ class Comparison:
     """
 
     teacher: Teacher
-    lengths: Tensor | None
+    frames: Tensor | None
     similarity: str
     form: str
     eps: float
@@ -79,8 +79,8 @@ class Comparison:
             (batch, t, D).
         """
         step = self._step(student)
-        if step >= len(student):
-            whole = self._masked(student, self.teacher, self.lengths)
+        if step >= student.shape[0]:
+            whole = self._masked(student, self.teacher, self.frames)
             result = self._kernel(*whole, need_gradient)
             return result.per_clip, result.gradient
         per_clip = []
@@ -109,7 +109,7 @@ class Comparison:
         """
         if self.form == "gram":
             return self.row_distances(student).sum(dim=1)
-        student, teacher = self._masked(student, self.teacher, self.lengths)
+        student, teacher = self._masked(student, self.teacher, self.frames)
         teacher = _rescaled(_cast(teacher, student.dtype))
         return covariance_distance(
             student, self._factors(teacher), self.similarity, self.eps
@@ -128,7 +128,7 @@ class Comparison:
         torch.Tensor
             (batch, t).
         """
-        student, teacher = self._masked(student, self.teacher, self.lengths)
+        student, teacher = self._masked(student, self.teacher, self.frames)
         teacher = _rescaled(_cast(teacher, student.dtype))
         target = teacher.rows(self.similarity, self.eps)
         return gram_row_distances(student, target, self.similarity, self.eps)
@@ -146,24 +146,23 @@ class Comparison:
         self, student: Tensor, step: int
     ) -> Iterator[tuple[slice, Tensor, Teacher]]:
         """Parts of the batch; single clips are cut to their own frames."""
-        frames = None
-        if step == 1 and self.lengths is not None:
-            frames = num_frames(self.lengths, student.shape[1]).tolist()
-        for i in range(0, len(student), step):
-            part = slice(i, i + step)
-            n = None if frames is None else frames[i]
+        counts = None
+        if step == 1 and self.frames is not None:
+            counts = self.frames.tolist()
+        for i in range(0, student.shape[0], step):
+            part, n = slice(i, i + step), counts and counts[i]
             rows, teacher = student[part, :n], self.teacher.clips(part, n)
-            if frames is None and self.lengths is not None:
-                rows, teacher = self._masked(rows, teacher, self.lengths[part])
+            if counts is None and self.frames is not None:
+                rows, teacher = self._masked(rows, teacher, self.frames[part])
             yield part, rows, teacher
 
     def _masked(
-        self, student: Tensor, teacher: Teacher, lengths: Tensor | None
+        self, student: Tensor, teacher: Teacher, frames: Tensor | None
     ) -> tuple[Tensor, Teacher]:
         """Both sides with zeros in padding."""
-        if lengths is None:
+        if frames is None:
             return student, teacher
-        mask = frame_mask(lengths, student.shape[1])
+        mask = valid_frames(frames, student.shape[1])
         student = student.masked_fill(~mask.unsqueeze(2), 0.0)
         return student, teacher.masked(mask)
 
@@ -189,7 +188,7 @@ class Comparison:
         if student.device.type == "cpu":  # looking at values costs nothing
             target = self._target(teacher)
             result = kernel(student, target, self.eps, need_gradient)
-            low, high = torch.aminmax(torch.cat(result.peaks))
+            low, high = torch.aminmax(result.peaks)
             if low.item() > SMALLEST and high.item() < LARGEST:
                 return result
         peak = peak_of(student)
@@ -224,7 +223,7 @@ class SquaredDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, student, comparison, weights, total):
-        """sum or vector of weights * squared distance."""
+        """weights * squared distance; see ``weighted_distance``."""
         need = ctx.needs_input_grad[0]
         per_clip, gradient = comparison.run(student, need)
         if need:
@@ -255,8 +254,11 @@ class SquaredDistance(torch.autograd.Function):
 
 def _weigh(per_clip: Tensor, weights: Tensor | float, total: bool) -> Tensor:
     """The weighted vector, or its sum."""
-    per_clip = per_clip * weights
-    return per_clip.sum() if total else per_clip
+    if not total:
+        return per_clip * weights
+    if isinstance(weights, float):
+        return per_clip.sum() * weights
+    return (per_clip * weights).sum()
 
 
 def weighted_distance(

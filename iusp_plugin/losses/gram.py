@@ -4,6 +4,7 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -200,7 +201,7 @@ def inverse_norms(norms: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     Arguments
     ---------
     norms : torch.Tensor
-        (batch, t), norms of the rows of one matrix a clip. No gradient.
+        (..., t), norms of the rows of one matrix. No gradient.
     eps : float
         A row whose norm is not above ``eps`` times the largest of its matrix
         counts as zero. NaN counts as live, so that it shows in the result.
@@ -208,16 +209,16 @@ def inverse_norms(norms: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     Returns
     -------
     inverse : torch.Tensor
-        (batch, t).
+        (..., t).
     peak : torch.Tensor
-        (batch, 1), the largest norm.
+        (..., 1), the largest norm.
 
     Example
     -------
     >>> inverse_norms(torch.tensor([[4.0, 2.0, 1e-5]]), eps=1e-4)[0]
     tensor([[0.2500, 0.5000, 0.0000]])
     """
-    peak = norms.amax(dim=1, keepdim=True)
+    peak = norms.amax(dim=-1, keepdim=True)
     return norms.reciprocal().masked_fill_(norms <= peak * eps, 0.0), peak
 
 
@@ -317,7 +318,10 @@ def check_loss_finite(loss: Tensor, **inputs: Tensor | None) -> None:
     ValueError
         If any element of the loss is NaN or infinite.
     """
-    if torch.compiler.is_compiling() or bool(loss.isfinite().all()):
+    if torch.compiler.is_compiling():
+        return
+    total = loss if loss.dim() == 0 else loss.detach().sum()
+    if math.isfinite(total.item()):
         return
     for name, tensor in inputs.items():
         if tensor is not None and not bool(tensor.isfinite().all()):

@@ -84,14 +84,14 @@ def _from_similarity(
 
 
 def _clip_weights(
-    student: Tensor, lengths: Tensor | None, reduction: str, scaled: bool
+    student: Tensor, frames: Tensor | None, reduction: str, scaled: bool
 ) -> Tensor | float:
     """What ||G_teacher - G_student||^2 of each clip is multiplied with."""
     batch, t, _ = student.shape
     share = 1.0 / batch if reduction in ("mean", "batchmean") else 1.0
-    if lengths is None:
+    if frames is None:
         return share / t if scaled else share / (t * t)
-    n = num_frames(lengths, t).to(student.dtype)
+    n = frames.to(student.dtype)
     return share / n if scaled else share / (n * n)
 
 
@@ -222,16 +222,17 @@ def iusp_loss(
             student, teacher = _from_similarity(
                 student_feats, teacher_similarity, lengths, alignment, layout
             )
+        _, t, width = student.shape
         if form == "auto":
-            _, t, width = student.shape
             form = choose_form(t, width, teacher.width, similarity)
         elif form == "covariance" and teacher.width is None:
             raise ValueError(
                 "form='covariance' has no use for a t x t matrix of the "
                 "teacher; give teacher_feats or SimilarityFactors."
             )
-        comparison = Comparison(teacher, lengths, similarity, form, eps)
-        weights = _clip_weights(student, lengths, reduction, scaled)
+        frames = None if lengths is None else num_frames(lengths, t)
+        comparison = Comparison(teacher, frames, similarity, form, eps)
+        weights = _clip_weights(student, frames, reduction, scaled)
         total = reduction != "batch"
         loss = weighted_distance(student, comparison, weights, total)
     if check_finite:

@@ -40,25 +40,34 @@ class Distance(NamedTuple):
         (batch,), squared distances.
     gradient : torch.Tensor or None
         (batch, t, D), half the gradient of their sum; None if not wanted.
-    peaks : list of torch.Tensor
-        Largest row norms, (batch, 1) each, whose size tells whether the
+    peaks : torch.Tensor
+        Largest row norms of both sides, whose size tells whether the
         arithmetic stayed within its range.
     """
 
     per_clip: Tensor
     gradient: Tensor | None
-    peaks: list[Tensor]
+    peaks: Tensor
 
 
-def _peaks(*peaks: Tensor | None) -> list[Tensor]:
-    """Those that there are."""
-    return [peak for peak in peaks if peak is not None]
+def _compare_rows(
+    norms: Tensor, target: Rows | Factors, dots: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Distances (batch,) from the rows' norms and inner products.
 
-
-def _row_distances(squares: Tensor, inverse: Tensor, cosine: Tensor) -> Tensor:
-    """sum over i of ||g_i||^2 + 1 - 2 c_i, a silent row being zero."""
-    rows = inverse.sign().add_(squares).sub_(cosine, alpha=2.0)
-    return rows.clamp_min_(0.0).sum(dim=1)
+    And what the gradient wants: c_i / n_i^2 and 1 / (n_i m_i), m_i the
+    teacher's norms; and the peaks.
+    """
+    inverse, peaks = inverse_norms(torch.stack((norms, target.norms)), eps)
+    own, other = inverse.unbind(0)
+    both = own * other
+    cosine = dots.mul_(both)
+    if target.squares is None:
+        squares = inverse.sign().sum(dim=0)
+    else:
+        squares = own.sign().add_(target.squares)
+    rows = squares.sub_(cosine, alpha=2.0).clamp_min_(0.0)
+    return rows.sum(dim=1), cosine.mul_(own).mul_(own), both, peaks
 
 
 def _outer_sum(rows: Tensor) -> Tensor:
@@ -69,18 +78,32 @@ def _outer_sum(rows: Tensor) -> Tensor:
 def gram_row_l2(
     student: Tensor, target: Rows, eps: float, need_gradient: bool
 ) -> Distance:
-    """The distance of "row_l2" by t x t matrices; see the module."""
+    """The distance of "row_l2" by t x t matrices.
+
+    Arguments
+    ---------
+    student : torch.Tensor
+        (batch, t, D), zero in padding.
+    target : Rows or Factors
+        The teacher's similarity, as the form wants it.
+    eps : float
+        Relative floor of a row's norm.
+    need_gradient : bool
+        Whether the gradient is wanted.
+
+    Returns
+    -------
+    Distance
+        Values, gradient, peaks.
+    """
     gram = matmul(student, student.mT)
     norms = torch.linalg.vector_norm(gram, dim=2)
-    inverse, peak = inverse_norms(norms, eps)
-    both = inverse * target.scale
-    cosine = (gram * target.matrix).sum(dim=2).mul_(both)
-    per_clip = _row_distances(target.squares, inverse, cosine)
-    peaks = _peaks(peak, target.peak)
+    dots = (gram * target.matrix).sum(dim=2)
+    per_clip, along, both, peaks = _compare_rows(norms, target, dots, eps)
     if not need_gradient:
         return Distance(per_clip, None, peaks)
     # M + M^T with M[i] = c_i a_i / n_i^2 - g_i / n_i, in place.
-    gram *= _outer_sum(inverse.square().mul_(cosine))
+    gram *= _outer_sum(along)
     if target.symmetric:
         gram.addcmul_(target.matrix, _outer_sum(both), value=-1.0)
     else:
@@ -89,29 +112,50 @@ def gram_row_l2(
     return Distance(per_clip, matmul(gram, student), peaks)
 
 
+def covariance_row_l2(
+    student: Tensor, target: Factors, eps: float, need_gradient: bool
+) -> Distance:
+    """The distance of "row_l2" by D x D matrices; see ``gram_row_l2``."""
+    own = matmul(student, matmul(student.mT, student))
+    cross = matmul(target.left, matmul(target.right.mT, student))
+    norms = (own * student).sum(dim=2).clamp_min_(0.0).sqrt_()
+    dots = (cross * student).sum(dim=2)
+    per_clip, along, both, peaks = _compare_rows(norms, target, dots, eps)
+    if not need_gradient:
+        return Distance(per_clip, None, peaks)
+    along, both = along.unsqueeze(2), both.unsqueeze(2)
+    through_own = matmul(student.mT, student * along)
+    through_cross = matmul(target.left.mT, student * both)
+    grad = own.mul_(along).addcmul_(cross, both, value=-1.0)
+    grad += matmul(student, through_own)
+    grad -= matmul(target.right, through_cross)
+    return Distance(per_clip, grad, peaks)
+
+
+def _unit_rows(
+    student: Tensor, target: Rows | Factors, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of unit norm, their inverse norms (batch, t, 1), the peaks."""
+    norms = torch.linalg.vector_norm(student, dim=2)
+    inverse, peaks = inverse_norms(torch.stack((norms, target.norms)), eps)
+    own = inverse[0].unsqueeze(2)
+    return student * own, own, peaks
+
+
 def _through_unit_rows(unit: Tensor, inverse: Tensor, grad: Tensor) -> Tensor:
     """Gradient with respect to rows from that of the rows of unit norm."""
     along = (unit * grad).sum(dim=2, keepdim=True)
     return (grad - unit * along) * inverse
 
 
-def _unit_rows(student: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of unit norm, their inverse norms (batch, t, 1), the peak."""
-    norms = torch.linalg.vector_norm(student, dim=2)
-    inverse, peak = inverse_norms(norms, eps)
-    inverse = inverse.unsqueeze(2)
-    return student * inverse, inverse, peak
-
-
 def gram_cosine(
     student: Tensor, target: Rows, eps: float, need_gradient: bool
 ) -> Distance:
-    """The distance of "cosine" by t x t matrices; see the module."""
-    unit, inverse, peak = _unit_rows(student, eps)
+    """The distance of "cosine" by t x t matrices; see ``gram_row_l2``."""
+    unit, inverse, peaks = _unit_rows(student, target, eps)
     error = matmul(unit, unit.mT).sub_(target.matrix)
     norms = torch.linalg.vector_norm(error, dim=2)
-    per_clip = norms.square().sum(dim=1)
-    peaks = _peaks(peak, target.peak)
+    per_clip = norms.square_().sum(dim=1)
     if not need_gradient:
         return Distance(per_clip, None, peaks)
     if target.symmetric:
@@ -121,53 +165,28 @@ def gram_cosine(
     return Distance(per_clip, _through_unit_rows(unit, inverse, grad), peaks)
 
 
-def covariance_row_l2(
-    student: Tensor, target: Factors, eps: float, need_gradient: bool
-) -> Distance:
-    """The distance of "row_l2" by D x D matrices; see the module."""
-    own = matmul(student, matmul(student.mT, student))
-    cross = matmul(target.left, matmul(target.right.mT, student))
-    norms = (own * student).sum(dim=2).clamp_min_(0.0).sqrt_()
-    inverse, peak = inverse_norms(norms, eps)
-    both = inverse * target.scale
-    cosine = (cross * student).sum(dim=2).mul_(both)
-    per_clip = _row_distances(target.squares, inverse, cosine)
-    peaks = _peaks(peak, target.peak)
-    if not need_gradient:
-        return Distance(per_clip, None, peaks)
-    beta = inverse.square().mul_(cosine).unsqueeze(2)
-    both = both.unsqueeze(2)
-    weight_own = matmul(student.mT, student * beta)
-    weight_cross = matmul(target.left.mT, student * both)
-    grad = own.mul_(beta).addcmul_(cross, both, value=-1.0)
-    grad += matmul(student, weight_own)
-    grad -= matmul(target.right, weight_cross)
-    return Distance(per_clip, grad, peaks)
-
-
 def covariance_cosine(
     student: Tensor, target: Factors, eps: float, need_gradient: bool
 ) -> Distance:
-    """The distance of "cosine" by D x D matrices; see the module.
+    """The distance of "cosine" by D x D matrices; see ``gram_row_l2``.
 
     In float64, because the distance is a small difference of large sums; the
     factors are expected so.
     """
-    dtype = student.dtype
-    unit, inverse, peak = _unit_rows(student.double(), eps)
+    assert target.squares is not None
+    unit, inverse, peaks = _unit_rows(student.double(), target, eps)
     own = matmul(unit.mT, unit)
     left, right = matmul(target.left.mT, unit), matmul(target.right.mT, unit)
     per_clip = own.square().sum(dim=(1, 2)) + target.squares.sum(dim=1)
-    per_clip = per_clip - 2.0 * (left * right).sum(dim=(1, 2))
-    per_clip = per_clip.clamp_min_(0.0).to(dtype)
-    peaks = _peaks(peak, target.peak)
+    per_clip.sub_((left * right).sum(dim=(1, 2)), alpha=2.0).clamp_min_(0.0)
     if not need_gradient:
-        return Distance(per_clip, None, peaks)
+        return Distance(per_clip.to(student.dtype), None, peaks)
     grad = matmul(unit, own).mul_(2.0)
     grad -= matmul(target.left, right)
     grad -= matmul(target.right, left)
     grad = _through_unit_rows(unit, inverse, grad)
-    return Distance(per_clip, grad.to(dtype), peaks)
+    dtype = student.dtype
+    return Distance(per_clip.to(dtype), grad.to(dtype), peaks)
 
 
 Kernel = Callable[[Tensor, Any, float, bool], Distance]

@@ -56,12 +56,12 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     tensor(24.)
     """
     if (
-        _ONEDNN_LINEAR is not None
-        and len(a) == 1
-        and not torch.compiler.is_compiling()
+        a.shape[0] == 1
         and a.dtype == torch.float32
         and a.device.type == "cpu"
         and _onednn_wins(a, b)
+        and _ONEDNN_LINEAR is not None
+        and not torch.compiler.is_compiling()
     ):
         product = _ONEDNN_LINEAR(a[0], b[0].mT, None, "none", [], "")
         return product.unsqueeze(0)

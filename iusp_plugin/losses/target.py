@@ -10,47 +10,47 @@ from torch import Tensor
 
 
 class Rows(NamedTuple):
-    """G as a matrix and a scale for each row: G[i] = scale[i] matrix[i].
+    """G as a matrix.
+
+    "row_l2": G[i] = matrix[i] / norms[i], zero where a norm counts as zero.
+    "cosine": G = matrix, and the norms are those of the frames.
 
     Arguments
     ---------
     matrix : torch.Tensor
         (batch, t, t).
-    scale : torch.Tensor
+    norms : torch.Tensor
         (batch, t).
-    squares : torch.Tensor
-        (batch, t), the squared norms of G's rows.
+    squares : torch.Tensor or None
+        (batch, t), the squared norms of G's rows, if they may be others than
+        1 and 0.
     symmetric : bool
         Whether ``matrix`` is.
-    peak : torch.Tensor or None
-        (batch, 1), the largest norm of a row of ``matrix`` where that norm
-        had to be computed from features of any size.
     """
 
     matrix: Tensor
-    scale: Tensor
-    squares: Tensor
-    symmetric: bool
-    peak: Tensor | None = None
+    norms: Tensor
+    squares: Tensor | None = None
+    symmetric: bool = True
 
 
 class Factors(NamedTuple):
-    """G as a product: G[i] = scale[i] left[i] right^T.
+    """G as a product.
+
+    "row_l2": G[i] = left[i] right^T / norms[i], zero where a norm counts as
+    zero. "cosine": G = left right^T, and the norms are those of the frames.
 
     Arguments
     ---------
     left, right : torch.Tensor
         (batch, t, K).
-    scale : torch.Tensor
+    norms : torch.Tensor
         (batch, t).
-    squares : torch.Tensor
-        (batch, t), the squared norms of G's rows.
-    peak : torch.Tensor or None
-        As in ``Rows``.
+    squares : torch.Tensor or None
+        As in ``Rows``; always given for "cosine".
     """
 
     left: Tensor
     right: Tensor
-    scale: Tensor
-    squares: Tensor
-    peak: Tensor | None = None
+    norms: Tensor
+    squares: Tensor | None = None

@@ -74,31 +74,26 @@ class Frames(NamedTuple):
 
     def rows(self, similarity: str, eps: float) -> Rows:
         """The t x t form."""
-        frames = self.frames
         if similarity == "cosine":
-            norms = torch.linalg.vector_norm(frames, dim=2)
-            inverse, peak = inverse_norms(norms, eps)
-            frames = frames * inverse.unsqueeze(2)
-            matrix = matmul(frames, frames.mT)
-            one = _ones(matrix)
-            return Rows(matrix, one, one, True, peak)
-        matrix = matmul(frames, frames.mT)
-        norms = torch.linalg.vector_norm(matrix, dim=2)
-        scale, peak = inverse_norms(norms, eps)
-        return Rows(matrix, scale, scale.sign(), True, peak)
+            unit, norms = self._unit(eps)
+            return Rows(matmul(unit, unit.mT), norms)
+        matrix = matmul(self.frames, self.frames.mT)
+        return Rows(matrix, torch.linalg.vector_norm(matrix, dim=2))
 
     def factors(self, similarity: str, eps: float) -> Factors:
         """The form without a t x t matrix."""
-        frames = self.frames
         if similarity == "cosine":
-            norms = torch.linalg.vector_norm(frames, dim=2)
-            inverse, peak = inverse_norms(norms, eps)
-            frames = frames * inverse.unsqueeze(2)
-            squares = row_squares(frames, frames)
-            return Factors(frames, frames, _ones(frames), squares, peak)
-        norms = row_squares(frames, frames).clamp_min(0.0).sqrt()
-        scale, peak = inverse_norms(norms, eps)
-        return Factors(frames, frames, scale, scale.sign(), peak)
+            unit, norms = self._unit(eps)
+            return Factors(unit, unit, norms, row_squares(unit, unit))
+        frames = self.frames
+        norms = row_squares(frames, frames).clamp_min_(0.0).sqrt_()
+        return Factors(frames, frames, norms)
+
+    def _unit(self, eps: float) -> tuple[Tensor, Tensor]:
+        """Frames of unit norm, and their norms."""
+        norms = torch.linalg.vector_norm(self.frames, dim=2)
+        inverse, _ = inverse_norms(norms, eps)
+        return self.frames * inverse.unsqueeze(2), norms
 
 
 def row_squares(left: Tensor, right: Tensor) -> Tensor:
@@ -143,8 +138,8 @@ class Matrix(NamedTuple):
 
     def rows(self, similarity: str, eps: float) -> Rows:
         """The t x t form."""
-        squares = torch.linalg.vector_norm(self.matrix, dim=2).square()
-        return Rows(self.matrix, _ones(self.matrix), squares, False)
+        squares = torch.linalg.vector_norm(self.matrix, dim=2).square_()
+        return Rows(self.matrix, _ones(self.matrix), squares, symmetric=False)
 
 
 class CosineSimilarity(NamedTuple):
@@ -186,10 +181,9 @@ class CosineSimilarity(NamedTuple):
         if similarity == "cosine":
             live = (inverse_norms(norms, eps)[0] != 0).to(norms.dtype)
             matrix = self.cosine * live.unsqueeze(2) * live.unsqueeze(1)
-            return Rows(matrix, _ones(matrix), _ones(matrix), True)
+            return Rows(matrix, _ones(matrix))
         matrix = self.cosine * norms.unsqueeze(2) * norms.unsqueeze(1)
-        scale, _ = inverse_norms(torch.linalg.vector_norm(matrix, dim=2), eps)
-        return Rows(matrix, scale, scale.sign(), True)
+        return Rows(matrix, torch.linalg.vector_norm(matrix, dim=2))
 
 
 class SimilarityFactors(NamedTuple):
@@ -367,9 +361,11 @@ def similarity_factors(
     check_range("eps", eps, low=0.0)
     with autocast_off(feats), torch.no_grad():
         frames = unit_peak(_frames(feats, lengths, layout))
-        factors = Frames(frames).factors(similarity, eps)
-        left = factors.left * factors.scale.unsqueeze(2)
-        return SimilarityFactors(left, factors.right, factors.squares)
+        left, right, norms, squares = Frames(frames).factors(similarity, eps)
+        if squares is None:
+            inverse, _ = inverse_norms(norms, eps)
+            left, squares = left * inverse.unsqueeze(2), inverse.sign()
+        return SimilarityFactors(left, right, squares)
 
 
 def given_teacher(

@@ -4,7 +4,7 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -26,36 +26,64 @@ class DistillationTerm(nn.Module):
     weight : float
         Factor in the total, >= 0. At 0 the term costs nothing: neither loss
         nor tap nor teacher is computed for it.
-    student_tap, teacher_tap : str
-        Which features to compare: a tap's name, or "logits".
+    student_tap, teacher_tap : str or list of str
+        Which features to compare: a tap's name, or "logits". Two lists of the
+        same length are layer pairs, whose losses are added, as in Tung and
+        Mori, equation 4.
+
+    Raises
+    ------
+    ValueError
+        For a negative weight, or lists of different length.
 
     Example
     -------
-    >>> from iusp_plugin.losses import SoftTargetLoss
-    >>> term = DistillationTerm(SoftTargetLoss(), weight=0.5)
-    >>> term.student_tap
-    'logits'
+    >>> from iusp_plugin.losses import IUSPLoss, SoftTargetLoss
+    >>> DistillationTerm(SoftTargetLoss(), weight=0.5).pairs
+    [('logits', 'logits')]
+    >>> taps = ["block2", "block4"], ["conv_block2", "conv_block4"]
+    >>> DistillationTerm(IUSPLoss(), 100.0, *taps).pairs
+    [('block2', 'conv_block2'), ('block4', 'conv_block4')]
     """
 
     def __init__(
         self,
         loss: nn.Module,
         weight: float,
-        student_tap: str = LOGITS,
-        teacher_tap: str = LOGITS,
+        student_tap: str | Sequence[str] = LOGITS,
+        teacher_tap: str | Sequence[str] = LOGITS,
     ):
         super().__init__()
         check_range("weight", weight, low=0.0)
         self.loss = loss
         self.weight = float(weight)
-        self.student_tap = student_tap
-        self.teacher_tap = teacher_tap
+        students, teachers = (
+            [tap] if isinstance(tap, str) else list(tap)
+            for tap in (student_tap, teacher_tap)
+        )
+        if not students or len(students) != len(teachers):
+            raise ValueError(
+                f"student_tap={student_tap!r} and teacher_tap={teacher_tap!r} "
+                "must name as many taps each: they are compared pair by pair."
+            )
+        self.pairs = list(zip(students, teachers, strict=True))
+
+    @property
+    def student_taps(self) -> list[str]:
+        """The student's side of the pairs."""
+        return [student for student, _ in self.pairs]
+
+    @property
+    def teacher_taps(self) -> list[str]:
+        """The teacher's side of the pairs."""
+        return [teacher for _, teacher in self.pairs]
 
 
 class WeightedLosses(nn.Module):
     """Named distillation terms and their weighted sum.
 
-    total = sum over terms of weight * loss(student[tap], teacher[tap])
+    total = sum over terms of
+            weight * sum over pairs of loss(student[tap], teacher[tap])
 
     Terms of weight 0 are left out altogether. An empty sum is allowed: that is
     plain training.
@@ -91,12 +119,12 @@ class WeightedLosses(nn.Module):
     @property
     def student_taps(self) -> list[str]:
         """Names of the student's taps that the active terms compare."""
-        return self._taps("student_tap")
+        return self._taps("student_taps")
 
     @property
     def teacher_taps(self) -> list[str]:
         """Names of the teacher's taps that the active terms compare."""
-        return self._taps("teacher_tap")
+        return self._taps("teacher_taps")
 
     def _active(self) -> dict[str, DistillationTerm]:
         """The active terms by name."""
@@ -104,7 +132,8 @@ class WeightedLosses(nn.Module):
 
     def _taps(self, side: str) -> list[str]:
         """Sorted tap names of one side, without the logits."""
-        names = {getattr(term, side) for term in self._active().values()}
+        terms = self._active().values()
+        names = {tap for term in terms for tap in getattr(term, side)}
         return sorted(names - {LOGITS})
 
     def forward(
@@ -134,20 +163,21 @@ class WeightedLosses(nn.Module):
         """
         losses = {}
         for name, term in self._active().items():
-            for side, feats, tap in (
-                ("student", student, term.student_tap),
-                ("teacher", teacher, term.teacher_tap),
+            for side, feats, taps in (
+                ("student", student, term.student_taps),
+                ("teacher", teacher, term.teacher_taps),
             ):
-                if tap not in feats:
-                    raise KeyError(
-                        f"Term {name!r} compares the {side}'s {tap!r}, which "
-                        f"was not returned. {near_names(tap, feats)}"
-                    )
-            losses[name] = term.loss(
-                student[term.student_tap],
-                teacher[term.teacher_tap],
-                lengths=lengths,
+                for tap in taps:
+                    if tap not in feats:
+                        raise KeyError(
+                            f"Term {name!r} compares the {side}'s {tap!r}, "
+                            f"which was not returned. {near_names(tap, feats)}"
+                        )
+            first, *others = (
+                term.loss(student[one], teacher[other], lengths=lengths)
+                for one, other in term.pairs
             )
+            losses[name] = sum(others, start=first)
         return losses
 
     def weighted_sum(self, losses: Mapping[str, Tensor]) -> Tensor | float:

@@ -171,3 +171,44 @@ distillation: !new:iusp_plugin.losses.WeightedLosses
         for losses in (from_yaml, two_terms())
     ]
     assert torch.equal(*sums)
+
+
+def test_a_term_adds_its_layer_pairs():
+    first, second = outputs(0), outputs(1)
+    student = first | {"block2": torch.randn(2, 8, 3)}
+    teacher = {"conv2": torch.randn(2, 8, 7), "conv4": second["block4"]}
+    term = DistillationTerm(
+        IUSPLoss(), 1, ["block2", "block4"], ["conv2", "conv4"]
+    )
+    losses = WeightedLosses({"iusp": term})
+    assert losses.student_taps == ["block2", "block4"]
+    assert losses.teacher_taps == ["conv2", "conv4"]
+    expected = iusp_loss(student["block2"], teacher["conv2"]) + iusp_loss(
+        student["block4"], teacher["conv4"]
+    )
+    assert losses(student, teacher)["iusp"] == expected
+
+
+def test_layer_pairs_from_yaml():
+    text = """
+    term: !new:iusp_plugin.losses.DistillationTerm
+        loss: !new:iusp_plugin.losses.IUSPLoss
+        weight: 2
+        student_tap: [block2, block4]
+        teacher_tap: [conv2, conv4]
+    """
+    term = load_hyperpyyaml(text)["term"]
+    assert term.pairs == [("block2", "conv2"), ("block4", "conv4")]
+
+
+@pytest.mark.parametrize("taps", [(["a"], ["b", "c"]), ("a", []), ([], [])])
+def test_pairs_that_do_not_match_are_refused(taps):
+    with pytest.raises(ValueError, match="as many taps each"):
+        DistillationTerm(IUSPLoss(), 1, *taps)
+
+
+def test_an_unknown_tap_of_a_pair_is_named():
+    term = DistillationTerm(IUSPLoss(), 1, ["block4", "blok2"], ["a", "b"])
+    feats = outputs(0) | {"block2": None}
+    with pytest.raises(KeyError, match="student's 'blok2'.*mean 'block2'"):
+        WeightedLosses({"iusp": term})(feats, {"a": None, "b": None})
