@@ -22,24 +22,34 @@ from iusp_plugin.losses.soft_targets import (
     soft_target_loss,
 )
 from iusp_plugin.losses.sp import SPLoss, sp_loss
+from iusp_plugin.losses.teacher_similarity import (
+    CosineSimilarity,
+    SimilarityFactors,
+    cosine_similarity,
+    similarity_factors,
+)
 from iusp_plugin.losses.weighted import DistillationTerm, WeightedLosses
 
 __all__ = [
     "CKALoss",
+    "CosineSimilarity",
     "DISTIntraLoss",
     "DistillationTerm",
     "IUSPLoss",
     "RKDDistanceLoss",
     "SPLoss",
+    "SimilarityFactors",
     "SoftTargetLoss",
     "WeightedLosses",
     "cka_loss",
+    "cosine_similarity",
     "dist_intra_loss",
     "get_loss",
     "iusp_loss",
     "list_losses",
     "masked_bce_loss",
     "rkd_distance_loss",
+    "similarity_factors",
     "similarity_matrix",
     "soft_target_loss",
     "sp_loss",
