@@ -1,8 +1,7 @@
-"""||G_teacher - G_student||_F^2 by autograd: what compiles and differentiates.
+"""||G_teacher - G_student||_F^2 by autograd: what second derivatives need.
 
 The same numbers as the kernels, written with operations that autograd knows.
-Used while compiling, where the compiler fuses them, and for second
-derivatives.
+Used with ``create_graph=True``, and where rows are wanted one by one.
 
 Authors
  * The iusp_plugin authors 2026

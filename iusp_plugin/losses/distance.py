@@ -136,7 +136,7 @@ class Comparison:
     def _step(self, student: Tensor) -> int:
         """How many clips to compute at a time."""
         batch, t, width = student.shape
-        if student.device.type != "cpu":
+        if not _may_look(student):
             return batch
         if 4 * t * t * width > CLIP_FLOPS:
             return 1
@@ -150,7 +150,8 @@ class Comparison:
         if step == 1 and self.frames is not None:
             counts = self.frames.tolist()
         for i in range(0, student.shape[0], step):
-            part, n = slice(i, i + step), counts and counts[i]
+            part = slice(i, i + step)
+            n = None if counts is None else counts[i]
             rows, teacher = student[part, :n], self.teacher.clips(part, n)
             if counts is None and self.frames is not None:
                 rows, teacher = self._masked(rows, teacher, self.frames[part])
@@ -185,7 +186,7 @@ class Comparison:
         """The kernel, on rescaled features if their size asks for it."""
         kernel = KERNELS[self.similarity, self.form]
         teacher = _cast(teacher, student.dtype)
-        if student.device.type == "cpu":  # looking at values costs nothing
+        if _may_look(student):
             target = self._target(teacher)
             result = kernel(student, target, self.eps, need_gradient)
             low, high = torch.aminmax(result.peaks)
@@ -197,6 +198,11 @@ class Comparison:
         if result.gradient is None:
             return result
         return result._replace(gradient=result.gradient / peak)
+
+
+def _may_look(tensor: Tensor) -> bool:
+    """Whether Python may depend on values: free on the CPU, else a wait."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _cast(teacher: Teacher, dtype: torch.dtype) -> Teacher:
@@ -246,10 +252,35 @@ class SquaredDistance(torch.autograd.Function):
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             gradient = ctx.comparison.run(student, True)[1]
-        scale = grad * (2.0 * ctx.weights)
-        if scale.dim():
-            scale = scale.view(-1, 1, 1)
-        return gradient.mul_(scale), None, None, None
+        return gradient.mul_(_scale(grad, ctx.weights)), None, None, None
+
+
+class CompiledDistance(torch.autograd.Function):
+    """The same for the compiler, which traces it.
+
+    With a backward of its own, because the compiler would run autograd's
+    under the autocast of the surrounding code.
+    """
+
+    @staticmethod
+    def forward(ctx, student, comparison, weights, total):
+        """weights * squared distance; see ``weighted_distance``."""
+        per_clip, gradient = comparison.run(student, True)
+        ctx.save_for_backward(gradient)
+        ctx.weights = weights
+        return _weigh(per_clip, weights, total)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """The gradient with respect to the student."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * _scale(grad, ctx.weights), None, None, None
+
+
+def _scale(grad: Tensor, weights: Tensor | float) -> Tensor:
+    """What half the gradient of the distances is multiplied with."""
+    scale = grad * (2.0 * weights)
+    return scale.view(-1, 1, 1) if scale.dim() else scale
 
 
 def _weigh(per_clip: Tensor, weights: Tensor | float, total: bool) -> Tensor:
@@ -286,5 +317,5 @@ def weighted_distance(
         Scalar if ``total``, (batch,) otherwise.
     """
     if torch.compiler.is_compiling():
-        return _weigh(comparison.differentiable(student), weights, total)
+        return CompiledDistance.apply(student, comparison, weights, total)
     return SquaredDistance.apply(student, comparison, weights, total)

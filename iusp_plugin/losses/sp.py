@@ -49,7 +49,9 @@ def _check_inputs(
     gather: bool,
 ) -> None:
     """One clear error for inputs that do not belong together."""
-    check_features("student_feats", student, layout)
+    # Rows without a time axis have no layout.
+    flat = student.dim() == 2
+    check_features("student_feats", student, "time_first" if flat else layout)
     if (teacher is None) == (given is None):
         raise ValueError(
             "Give exactly one of teacher_feats and teacher_similarity."
@@ -60,14 +62,17 @@ def _check_inputs(
             "nothing of other processes' clips."
         )
     if teacher is not None:
-        check_features("teacher_feats", teacher, layout)
-        if len(teacher) != len(student):
+        flat = teacher.dim() == 2
+        check_features(
+            "teacher_feats", teacher, "time_first" if flat else layout
+        )
+        if teacher.shape[0] != student.shape[0]:
             raise ValueError(
-                f"student_feats holds {len(student)} clips and teacher_feats "
-                f"{len(teacher)}; both must hold the same clips."
+                f"student_feats holds {student.shape[0]} clips and teacher_feats "
+                f"{teacher.shape[0]}; both must hold the same clips."
             )
     if lengths is not None:
-        check_lengths(lengths, len(student))
+        check_lengths(lengths, student.shape[0])
 
 
 def _given(
@@ -189,7 +194,7 @@ def sp_loss(
     gather = gather and student_feats.requires_grad and is_grad_enabled()
     with autocast_off(student_feats):
         rows = _clip_rows(student_feats, lengths, layout)
-        own = slice(0, len(rows))
+        own = slice(0, rows.shape[0])
         if teacher_feats is not None:
             target = _clip_rows(teacher_feats.detach(), lengths, layout)
             dtype = compute_dtype(rows, target)

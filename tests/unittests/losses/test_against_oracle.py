@@ -299,8 +299,6 @@ def sp_cases(draw, kind="features"):
     has_time = draw(
         st.sampled_from(["both", "both", "student", "teacher", "none"])
     )
-    if lengths is not None and has_time != "both":
-        options["layout"] = "time_first"
     maps = []
     for side in ("student", "teacher"):
         timeless = has_time not in (side, "both")
@@ -473,24 +471,6 @@ def test_half_precision_features(dtype, data):
     losses = expected_losses(case, oracle.iusp_clips)
     for form in FORMS:
         check(iusp_loss, case, losses, form=form)
-
-
-@pytest.mark.xfail(reason="2-D features must be time_first", strict=True)
-@pytest.mark.parametrize("ours, yours", [(2, 2), (2, 3), (3, 2)])
-def test_sp_rows_without_time_have_no_layout(ours, yours):
-    """Clip-wise features beside lengths of the other side's channels."""
-    shape = (3, 2, 4)
-    case = Case(
-        student=torch.randn(shape[:ours], dtype=torch.float64),
-        direction=torch.randn(shape[:ours], dtype=torch.float64),
-        teacher=torch.randn(shape[:yours], dtype=torch.float64),
-        lengths=torch.tensor([0.25, 0.5, 1.0]),
-        reduction="mean",
-        weights=[1.0, 1.0, 1.0],
-        check_finite=True,
-        options={"layout": "channel_first"},
-    )
-    check(sp_loss, case, expected_losses(case, oracle.sp_shares))
 
 
 # The comparison can fail

@@ -435,6 +435,8 @@ def test_module_takes_a_given_similarity_and_lengths():
     )
 
 
+# The tracer instantiates autograd functions, and warns of it.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiling_does_not_change_the_value(backend):
     student, teacher = (draw(i, 2, t, 3) for i, t in ((0, 8), (1, 4)))
