@@ -72,7 +72,7 @@ def _long_row(shape: Shape, settings: Settings) -> dict:
     times = interleave({"ours": call}, effort, device=settings.device)
     return {
         "shape": shape,
-        "form": choose_form(*shape[1:]),
+        "form": choose_form(*shape),
         "ours": times.median("ours"),
         "peak": peak_memory(call, settings.device),
         "repetitions": times.repetitions(),
@@ -99,7 +99,7 @@ def _roofline_row(shape: Shape, settings: Settings, ceilings: dict) -> dict:
     effort = settings.effort(2.0)
     times = interleave({"ours": call}, effort, device=settings.device)
     seconds = times.median("ours")
-    form = choose_form(*shape[1:])
+    form = choose_form(*shape)
     needed = work(shape, form)
     peaks = {
         "flops": ceilings["matmul"]["best"],

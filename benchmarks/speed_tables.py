@@ -69,7 +69,7 @@ def _bar_row(shape: Shape, bar, precision: str, settings: Settings) -> dict:
     return {
         "shape": shape,
         "precision": precision,
-        "form": choose_form(*shape[1:]),
+        "form": choose_form(*shape),
         **{name: times.median(name) for name in steps},
         "ratio": ratio,
         "bar": at_least(ratio, bar if precision == "float32" else None),
@@ -220,7 +220,7 @@ def _random_row(shape: Shape, settings: Settings) -> dict:
     ratio = times.ratio("plain", "ours")
     return {
         "shape": shape,
-        "form": choose_form(*shape[1:]),
+        "form": choose_form(*shape),
         **{name: times.median(name) for name in steps},
         "ratio": ratio,
         "bar": at_least(ratio, None if settings.quick else RANDOM_BAR),

@@ -222,9 +222,9 @@ def iusp_loss(
             student, teacher = _from_similarity(
                 student_feats, teacher_similarity, lengths, alignment, layout
             )
-        _, t, width = student.shape
+        batch, t, width = student.shape
         if form == "auto":
-            form = choose_form(t, width, teacher.width, similarity)
+            form = choose_form(batch, t, width, teacher.width, similarity)
         elif form == "covariance" and teacher.width is None:
             raise ValueError(
                 "form='covariance' has no use for a t x t matrix of the "
