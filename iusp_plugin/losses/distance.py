@@ -25,11 +25,10 @@ from iusp_plugin.losses.teacher_similarity import (
     each,
 )
 
-# On the CPU, clips go through together while their t x t matrices have no more
-# elements than this, so that they stay in a core's cache,
-CHUNK_ELEMENTS = 2**18
-# and one at a time, each cut to its own frames, from this much work a clip on.
-CLIP_FLOPS = 2e7
+# On the CPU, clips go through together while the matrices of a step have no
+# more elements than this, so that they stay in a core's cache. Where a single
+# clip has as many, it is cut to its own frames.
+CHUNK_ELEMENTS = 2**19
 
 # Row norms within these bounds can neither overflow nor vanish when squared.
 SMALLEST, LARGEST = 1e-12, 1e12
@@ -91,7 +90,8 @@ class Comparison:
             if gradient is not None and result.gradient is not None:
                 n = rows.shape[1]
                 gradient[part, :n] = result.gradient
-                gradient[part, n:] = 0.0
+                if n < student.shape[1]:
+                    gradient[part, n:] = 0.0
         return torch.cat(per_clip), gradient
 
     def differentiable(self, student: Tensor) -> Tensor:
@@ -138,9 +138,10 @@ class Comparison:
         batch, t, width = student.shape
         if not _may_look(student):
             return batch
-        if 4 * t * t * width > CLIP_FLOPS:
-            return 1
-        return max(1, CHUNK_ELEMENTS // (t * t))
+        squares = t * t if self.form == "gram" else 0
+        masked = self.form == "covariance" or self.frames is not None
+        features = t * (width + (self.teacher.width or 0)) if masked else 0
+        return max(1, CHUNK_ELEMENTS // max(squares, features))
 
     def _chunks(
         self, student: Tensor, step: int

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from iusp_plugin.losses.gram import inverse_norms
-from iusp_plugin.losses.matmul import matmul
+from iusp_plugin.losses.matmul import gram_matrix, matmul
 from iusp_plugin.losses.target import Factors, Rows
 
 
@@ -96,7 +96,7 @@ def gram_row_l2(
     Distance
         Values, gradient, peaks.
     """
-    gram = matmul(student, student.mT)
+    gram = gram_matrix(student)
     norms = torch.linalg.vector_norm(gram, dim=2)
     dots = (gram * target.matrix).sum(dim=2)
     per_clip, along, both, peaks = _compare_rows(norms, target, dots, eps)
@@ -107,8 +107,8 @@ def gram_row_l2(
     if target.symmetric:
         gram.addcmul_(target.matrix, _outer_sum(both), value=-1.0)
     else:
-        weighted = target.matrix * both.unsqueeze(2)
-        gram.sub_(weighted).sub_(weighted.mT)
+        gram.addcmul_(target.matrix, both.unsqueeze(2), value=-1.0)
+        gram.addcmul_(target.matrix.mT, both.unsqueeze(1), value=-1.0)
     return Distance(per_clip, matmul(gram, student), peaks)
 
 
@@ -153,7 +153,7 @@ def gram_cosine(
 ) -> Distance:
     """The distance of "cosine" by t x t matrices; see ``gram_row_l2``."""
     unit, inverse, peaks = _unit_rows(student, target, eps)
-    error = matmul(unit, unit.mT).sub_(target.matrix)
+    error = gram_matrix(unit).sub_(target.matrix)
     norms = torch.linalg.vector_norm(error, dim=2)
     per_clip = norms.square_().sum(dim=1)
     if not need_gradient:

@@ -16,6 +16,9 @@ from torch import Tensor
 # where the result is tiny and the inner dimension long, calling it costs more.
 ONEDNN_FLOPS = 8e6
 ONEDNN_RESULT = 8192
+# From these sizes of rows on, mirroring a quarter of a symmetric product costs
+# less than computing it.
+MIRROR_ROWS, MIRROR_WIDTH, MIRROR_ELEMENTS = 256, 192, 120_000
 
 
 def _onednn_linear():
@@ -30,9 +33,20 @@ _ONEDNN_LINEAR = _onednn_linear()
 
 
 def _onednn_wins(a: Tensor, b: Tensor) -> bool:
-    """Whether the product of two float32 matrices on the CPU is big enough."""
+    """Whether each product is one of float32 on the CPU, and big enough."""
     result = a.shape[1] * b.shape[2]
-    return result >= ONEDNN_RESULT and 2 * result * a.shape[2] >= ONEDNN_FLOPS
+    return (
+        result >= ONEDNN_RESULT
+        and 2 * result * a.shape[2] >= ONEDNN_FLOPS
+        and a.dtype == torch.float32
+        and a.device.type == "cpu"
+        and _ONEDNN_LINEAR is not None
+    )
+
+
+def _onednn_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` of two matrices by oneDNN."""
+    return _ONEDNN_LINEAR(a, b.mT, None, "none", [], "")
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -55,14 +69,47 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     >>> matmul(torch.ones(1, 2, 3), torch.ones(1, 3, 4)).sum()
     tensor(24.)
     """
-    if (
-        a.shape[0] == 1
-        and a.dtype == torch.float32
-        and a.device.type == "cpu"
-        and _onednn_wins(a, b)
-        and _ONEDNN_LINEAR is not None
-        and not torch.compiler.is_compiling()
-    ):
-        product = _ONEDNN_LINEAR(a[0], b[0].mT, None, "none", [], "")
-        return product.unsqueeze(0)
-    return torch.bmm(a, b)
+    if not _onednn_wins(a, b) or torch.compiler.is_compiling():
+        return torch.bmm(a, b)
+    if a.shape[0] == 1:
+        return _onednn_matmul(a[0], b[0]).unsqueeze(0)
+    product = a.new_empty(a.shape[0], a.shape[1], b.shape[2])
+    for i in range(a.shape[0]):
+        product[i] = _onednn_matmul(a[i], b[i])
+    return product
+
+
+def gram_matrix(rows: Tensor) -> Tensor:
+    """``rows @ rows.mT``, of which large ones are computed to three quarters.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        (batch, t, D).
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, t, t), symmetric.
+
+    Example
+    -------
+    >>> gram_matrix(torch.ones(1, 2, 3))
+    tensor([[[3., 3.],
+             [3., 3.]]])
+    """
+    batch, t, width = rows.shape
+    large = width >= MIRROR_WIDTH and t * width >= MIRROR_ELEMENTS
+    if t < MIRROR_ROWS or not large or not _onednn_wins(rows, rows.mT):
+        return matmul(rows, rows.mT)
+    if torch.compiler.is_compiling():
+        return matmul(rows, rows.mT)
+    half = (t // 2 + 15) // 16 * 16
+    gram = rows.new_empty(batch, t, t)
+    for i in range(batch):
+        top = _onednn_matmul(rows[i, :half], rows[i].mT)
+        gram[i, :half] = top
+        gram[i, half:, :half] = top[:, half:].mT
+        rest = rows[i, half:]
+        gram[i, half:, half:] = _onednn_matmul(rest, rest.mT)
+    return gram

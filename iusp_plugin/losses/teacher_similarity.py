@@ -34,7 +34,7 @@ from iusp_plugin.losses.gram import (
     to_frames,
     unit_peak,
 )
-from iusp_plugin.losses.matmul import matmul
+from iusp_plugin.losses.matmul import gram_matrix, matmul
 from iusp_plugin.losses.target import Factors, Rows
 
 
@@ -76,8 +76,8 @@ class Frames(NamedTuple):
         """The t x t form."""
         if similarity == "cosine":
             unit, norms = self._unit(eps)
-            return Rows(matmul(unit, unit.mT), norms)
-        matrix = matmul(self.frames, self.frames.mT)
+            return Rows(gram_matrix(unit), norms)
+        matrix = gram_matrix(self.frames)
         return Rows(matrix, torch.linalg.vector_norm(matrix, dim=2))
 
     def factors(self, similarity: str, eps: float) -> Factors:
@@ -313,7 +313,7 @@ def cosine_similarity(
         norms = torch.linalg.vector_norm(unit, dim=2)
         unit = unit * inverse_norms(norms, 0.0)[0].unsqueeze(2)
         norms = torch.linalg.vector_norm(frames, dim=2)
-        return CosineSimilarity(matmul(unit, unit.mT), norms)
+        return CosineSimilarity(gram_matrix(unit), norms)
 
 
 def similarity_factors(
