@@ -128,5 +128,8 @@ def choose_form(
     if teacher_width is None:
         return "gram"
     sizes = batch, t, student_width, teacher_width
-    gram, other = gram_cost(*sizes), covariance_cost(*sizes, similarity)
+    gram = gram_cost(*sizes)
+    if gram <= COVARIANCE_CALL:  # small: do not even count
+        return "gram"
+    other = covariance_cost(*sizes, similarity)
     return "gram" if gram <= other else "covariance"

@@ -34,7 +34,7 @@ CHUNK_ELEMENTS = 2**19
 SMALLEST, LARGEST = 1e-12, 1e12
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Comparison:
     """A teacher and the way of comparing a student with it.
 

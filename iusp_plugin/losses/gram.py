@@ -112,9 +112,9 @@ def to_frames(feats: Tensor, layout: str = "time_first") -> Tensor:
     """
     if layout == "channel_first":
         feats = feats.movedim(1, -1)
-    if feats.dim() == 2:
-        return feats.unsqueeze(-1)
-    return feats.flatten(2)
+    if feats.dim() == 3:
+        return feats
+    return feats.unsqueeze(2) if feats.dim() == 2 else feats.flatten(2)
 
 
 def unit_peak(rows: Tensor) -> Tensor:

@@ -79,6 +79,17 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return product
 
 
+def _mirror_wins(rows: Tensor) -> bool:
+    """Whether mirroring pays; only products by oneDNN were measured."""
+    _, t, width = rows.shape
+    return (
+        t >= MIRROR_ROWS
+        and width >= MIRROR_WIDTH
+        and t * width >= MIRROR_ELEMENTS
+        and _onednn_wins(rows, rows.mT)
+    )
+
+
 def gram_matrix(rows: Tensor) -> Tensor:
     """``rows @ rows.mT``, of which large ones are computed to three quarters.
 
@@ -98,12 +109,9 @@ def gram_matrix(rows: Tensor) -> Tensor:
     tensor([[[3., 3.],
              [3., 3.]]])
     """
-    batch, t, width = rows.shape
-    large = width >= MIRROR_WIDTH and t * width >= MIRROR_ELEMENTS
-    if t < MIRROR_ROWS or not large or not _onednn_wins(rows, rows.mT):
+    if not _mirror_wins(rows) or torch.compiler.is_compiling():
         return matmul(rows, rows.mT)
-    if torch.compiler.is_compiling():
-        return matmul(rows, rows.mT)
+    batch, t, _ = rows.shape
     half = (t // 2 + 15) // 16 * 16
     gram = rows.new_empty(batch, t, t)
     for i in range(batch):
