@@ -29,6 +29,8 @@ from iusp_plugin.losses.teacher_similarity import (
 # more elements than this, so that they stay in a core's cache. Where a single
 # clip has as many, it is cut to its own frames.
 CHUNK_ELEMENTS = 2**19
+# Elsewhere chunks only keep memory bounded, to 512 MB a matrix.
+DEVICE_ELEMENTS = 2**27
 
 # Row norms within these bounds can neither overflow nor vanish when squared.
 SMALLEST, LARGEST = 1e-12, 1e12
@@ -136,19 +138,21 @@ class Comparison:
     def _step(self, student: Tensor) -> int:
         """How many clips to compute at a time."""
         batch, t, width = student.shape
-        if not _may_look(student):
+        if torch.compiler.is_compiling():
             return batch
         squares = t * t if self.form == "gram" else 0
         masked = self.form == "covariance" or self.frames is not None
         features = t * (width + (self.teacher.width or 0)) if masked else 0
-        return max(1, CHUNK_ELEMENTS // max(squares, features))
+        on_cpu = student.device.type == "cpu"
+        most = CHUNK_ELEMENTS if on_cpu else DEVICE_ELEMENTS
+        return max(1, most // max(squares, features))
 
     def _chunks(
         self, student: Tensor, step: int
     ) -> Iterator[tuple[slice, Tensor, Teacher]]:
         """Parts of the batch; single clips are cut to their own frames."""
         counts = None
-        if step == 1 and self.frames is not None:
+        if step == 1 and self.frames is not None and _may_look(student):
             counts = self.frames.tolist()
         for i in range(0, student.shape[0], step):
             part = slice(i, i + step)
