@@ -14,28 +14,13 @@ from iusp_plugin.losses.gram import (
     EPS,
     REDUCTIONS,
     autocast_off,
+    check_floating,
     check_loss_finite,
+    check_same_shape,
     compute_dtype,
     reduce_losses,
 )
 from iusp_plugin.losses.module import LossModule
-
-
-def _check_logits(student: Tensor, teacher: Tensor) -> None:
-    """Raise unless both are floating, (batch[, time], classes), alike."""
-    pair = {"student_logits": student, "teacher_logits": teacher}
-    for name, logits in pair.items():
-        if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            kind = getattr(logits, "dtype", type(logits).__name__)
-            raise TypeError(f"{name} is {kind}, expected a floating tensor.")
-    same = student.shape == teacher.shape
-    if not same or student.dim() not in (2, 3) or student.numel() == 0:
-        raise ValueError(
-            f"student_logits has shape {tuple(student.shape)} and "
-            f"teacher_logits {tuple(teacher.shape)}; both must be "
-            "(batch, classes) or (batch, time, classes), of the same tags in "
-            "the same order."
-        )
 
 
 def _unit_columns(
@@ -168,7 +153,11 @@ def dist_intra_loss(
     check_range("temperature", temperature, low=0.0, low_open=True)
     check_choice("reduction", reduction, REDUCTIONS)
     check_range("eps", eps, low=0.0)
-    _check_logits(student_logits, teacher_logits)
+    check_floating("student_logits", student_logits)
+    check_floating("teacher_logits", teacher_logits)
+    check_same_shape(
+        student_logits=student_logits, teacher_logits=teacher_logits
+    )
     with autocast_off(student_logits):
         dtype = compute_dtype(student_logits, teacher_logits)
         student = student_logits.to(dtype) / temperature

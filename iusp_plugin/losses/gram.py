@@ -53,6 +53,26 @@ def autocast_off(tensor: Tensor) -> AbstractContextManager:
     return nullcontext()
 
 
+def check_floating(argument: str, value: object) -> None:
+    """Raise TypeError unless ``value`` is a floating tensor.
+
+    Arguments
+    ---------
+    argument : str
+        Name of the argument, for the message.
+    value : object
+        What was given.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = getattr(value, "dtype", type(value).__name__)
+        raise TypeError(f"{argument} is {kind}, expected a floating tensor.")
+
+
 def check_features(argument: str, feats: Tensor, layout: str) -> None:
     """Raise unless ``feats`` is a non-empty floating feature tensor.
 
@@ -73,9 +93,7 @@ def check_features(argument: str, feats: Tensor, layout: str) -> None:
     ValueError
         If its rank does not fit the layout, or it is empty.
     """
-    if not isinstance(feats, Tensor) or not feats.is_floating_point():
-        kind = getattr(feats, "dtype", type(feats).__name__)
-        raise TypeError(f"{argument} is {kind}, expected a floating tensor.")
+    check_floating(argument, feats)
     wanted = "(batch, time, ...)"
     fits = feats.dim() >= 2
     if layout == "channel_first":
@@ -85,6 +103,28 @@ def check_features(argument: str, feats: Tensor, layout: str) -> None:
         raise ValueError(
             f"{argument} has shape {tuple(feats.shape)}, expected a non-empty "
             f"{wanted} for layout={layout!r}."
+        )
+
+
+def check_same_shape(**pair: Tensor) -> None:
+    """Raise unless two tensors have one shape, (batch[, time], classes).
+
+    Arguments
+    ---------
+    **pair : torch.Tensor
+        Two tensors by the names of their arguments.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or are none of outputs.
+    """
+    (name_a, a), (name_b, b) = pair.items()
+    if a.shape != b.shape or a.dim() not in (2, 3) or a.numel() == 0:
+        raise ValueError(
+            f"{name_a} has shape {tuple(a.shape)} and {name_b} "
+            f"{tuple(b.shape)}; both must be (batch, classes) or "
+            "(batch, time, classes), of the same tags in the same order."
         )
 
 

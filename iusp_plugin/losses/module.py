@@ -30,7 +30,7 @@ class LossModule(nn.Module):
     Arguments
     ---------
     function : callable
-        ``function(student, teacher, lengths, **options)``.
+        ``function(student, teacher, lengths=None, **options)``.
     **options
         Options of the function.
 
@@ -53,26 +53,15 @@ class LossModule(nn.Module):
         self._function = function
         self._options = tuple(options)
 
-    def forward(
-        self,
-        student: Tensor,
-        teacher: Tensor | None = None,
-        lengths: Tensor | None = None,
-        **given,
-    ) -> Tensor:
-        """The loss; see the function of the same name for shapes.
+    def forward(self, *inputs, **given) -> Tensor:
+        """The loss; see the function of the same name for its inputs.
 
         Arguments
         ---------
-        student : torch.Tensor
-            Student features or logits.
-        teacher : torch.Tensor, optional
-            The teacher's.
-        lengths : torch.Tensor, optional
-            Relative lengths, (batch,).
+        *inputs : torch.Tensor
+            Student, teacher and lengths, in this order.
         **given
-            What else the function takes with a batch, as
-            ``teacher_similarity``.
+            The same, or what else the function takes with a batch, by name.
 
         Returns
         -------
@@ -80,7 +69,7 @@ class LossModule(nn.Module):
             As the function's.
         """
         options = {name: getattr(self, name) for name in self._options}
-        return self._function(student, teacher, lengths, **options, **given)
+        return self._function(*inputs, **options, **given)
 
     def extra_repr(self) -> str:
         """The options, for ``print(module)``."""

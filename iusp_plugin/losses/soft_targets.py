@@ -4,29 +4,21 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from iusp_plugin.checks import check_choice, check_range
 from iusp_plugin.lengths import check_lengths, frame_mask
 from iusp_plugin.losses.gram import (
     REDUCTIONS,
+    autocast_off,
+    check_floating,
     check_loss_finite,
+    check_same_shape,
     compute_dtype,
     reduce_losses,
 )
-
-
-def _check_same_shape(**pair: Tensor) -> None:
-    """Raise unless both tensors have the same shape (batch, ..., classes)."""
-    (name_a, a), (name_b, b) = pair.items()
-    if a.shape != b.shape or a.dim() not in (2, 3) or a.numel() == 0:
-        raise ValueError(
-            f"{name_a} has shape {tuple(a.shape)} and {name_b} "
-            f"{tuple(b.shape)}; both must be (batch, classes) or "
-            "(batch, time, classes), of the same tags in the same order."
-        )
+from iusp_plugin.losses.module import LossModule
 
 
 def masked_bce_loss(
@@ -62,19 +54,20 @@ def masked_bce_loss(
 
     Example
     -------
+    >>> import torch
     >>> logits = torch.zeros(1, 2)
     >>> masked_bce_loss(logits, torch.ones(1, 2))  # log(2)
     tensor(0.6931)
     >>> masked_bce_loss(logits, torch.ones(1, 2), torch.tensor([[1.0, 0.0]]))
     tensor(0.3466)
     """
-    _check_same_shape(logits=logits, targets=targets)
+    check_same_shape(logits=logits, targets=targets)
     if mask is not None:
-        _check_same_shape(logits=logits, mask=mask)
+        check_same_shape(logits=logits, mask=mask)
         # What a masked element holds must not matter: 0 * NaN is NaN.
         logits = logits.masked_fill(mask == 0, 0.0)
         targets = targets.masked_fill(mask == 0, 0)
-    with torch.autocast(logits.device.type, enabled=False):
+    with autocast_off(logits):
         dtype = compute_dtype(logits)
         loss = F.binary_cross_entropy_with_logits(
             logits.to(dtype), targets.to(dtype), reduction="none"
@@ -137,6 +130,7 @@ def soft_target_loss(
 
     Example
     -------
+    >>> import torch
     >>> soft_target_loss(torch.zeros(1, 3), torch.zeros(1, 3))  # log(2)
     tensor(0.6931)
     >>> soft_target_loss(torch.zeros(1, 3), torch.zeros(1, 3), temperature=2.0)
@@ -144,10 +138,12 @@ def soft_target_loss(
     """
     check_range("temperature", temperature, low=0.0, low_open=True)
     check_choice("reduction", reduction, REDUCTIONS)
-    _check_same_shape(
+    check_floating("student_logits", student_logits)
+    check_floating("teacher_logits", teacher_logits)
+    check_same_shape(
         student_logits=student_logits, teacher_logits=teacher_logits
     )
-    with torch.autocast(student_logits.device.type, enabled=False):
+    with autocast_off(student_logits):
         dtype = compute_dtype(student_logits, teacher_logits)
         student = student_logits.to(dtype) / temperature
         teacher = (teacher_logits.detach().to(dtype) / temperature).sigmoid()
@@ -173,7 +169,7 @@ def soft_target_loss(
     return loss
 
 
-class SoftTargetLoss(nn.Module):
+class SoftTargetLoss(LossModule):
     """Module form of ``soft_target_loss``; its options are the function's.
 
     Arguments
@@ -187,6 +183,7 @@ class SoftTargetLoss(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> SoftTargetLoss(temperature=2.0)(torch.zeros(1, 3), torch.zeros(1, 3))
     tensor(2.7726)
     """
@@ -197,25 +194,9 @@ class SoftTargetLoss(nn.Module):
         reduction: str = "mean",
         check_finite: bool = True,
     ):
-        super().__init__()
-        check_range("temperature", temperature, low=0.0, low_open=True)
-        check_choice("reduction", reduction, REDUCTIONS)
-        self.temperature = temperature
-        self.reduction = reduction
-        self.check_finite = check_finite
-
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        lengths: Tensor | None = None,
-    ) -> Tensor:
-        """The loss; see ``soft_target_loss`` for shapes."""
-        return soft_target_loss(
-            student_logits,
-            teacher_logits,
-            lengths,
-            self.reduction,
-            temperature=self.temperature,
-            check_finite=self.check_finite,
+        super().__init__(
+            soft_target_loss,
+            temperature=temperature,
+            reduction=reduction,
+            check_finite=check_finite,
         )
