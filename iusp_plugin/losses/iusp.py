@@ -35,6 +35,7 @@ from iusp_plugin.losses.teacher_similarity import (
     SimilarityFactors,
     Teacher,
     given_teacher,
+    named_parts,
 )
 
 
@@ -236,12 +237,11 @@ def iusp_loss(
         total = reduction != "batch"
         loss = weighted_distance(student, comparison, weights, total)
     if check_finite:
-        given = teacher_similarity
         check_loss_finite(
             loss,
             student_feats=student_feats,
             teacher_feats=teacher_feats,
-            teacher_similarity=given if isinstance(given, Tensor) else None,
+            **named_parts(teacher_similarity),
         )
     return loss
 

@@ -28,6 +28,7 @@ from iusp_plugin.losses.teacher_similarity import (
     Teacher,
     each,
     given_teacher,
+    named_parts,
 )
 
 
@@ -221,7 +222,7 @@ def sp_loss(
             loss,
             student_feats=student_feats,
             teacher_feats=teacher_feats,
-            teacher_similarity=given if isinstance(given, Tensor) else None,
+            **named_parts(teacher_similarity),
         )
     return loss
 

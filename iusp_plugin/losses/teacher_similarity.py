@@ -411,3 +411,30 @@ def given_teacher(
                 f"expected {wanted}: {batch} clips of as many frames each."
             )
     return each(given, Tensor.detach)
+
+
+def named_parts(
+    similarity: Tensor | CosineSimilarity | SimilarityFactors | None,
+) -> dict[str, Tensor | None]:
+    """The tensors of a ready-made similarity by name, for messages.
+
+    Arguments
+    ---------
+    similarity : torch.Tensor, CosineSimilarity, SimilarityFactors or None
+        As given to a loss.
+
+    Returns
+    -------
+    dict
+        "teacher_similarity", or one entry a part.
+
+    Example
+    -------
+    >>> list(named_parts(CosineSimilarity(torch.eye(2), torch.ones(2))))
+    ['teacher_similarity.cosine', 'teacher_similarity.norms']
+    """
+    name = "teacher_similarity"
+    if similarity is None or isinstance(similarity, Tensor):
+        return {name: similarity}
+    parts = similarity._asdict().items()
+    return {f"{name}.{part}": value for part, value in parts}
