@@ -19,10 +19,11 @@ from iusp_plugin.losses.gram import peak_of, unit_peak
 from iusp_plugin.losses.kernels import KERNELS, Distance
 from iusp_plugin.losses.target import Factors, Rows
 from iusp_plugin.losses.teacher_similarity import (
+    FACTORED,
     Frames,
-    SimilarityFactors,
     Teacher,
     each,
+    factor_width,
 )
 
 # On the CPU, clips go through together while the matrices of a step have no
@@ -142,7 +143,9 @@ class Comparison:
             return batch
         squares = t * t if self.form == "gram" else 0
         masked = self.form == "covariance" or self.frames is not None
-        features = t * (width + (self.teacher.width or 0)) if masked else 0
+        features = (
+            t * (width + (factor_width(self.teacher) or 0)) if masked else 0
+        )
         on_cpu = student.device.type == "cpu"
         most = CHUNK_ELEMENTS if on_cpu else DEVICE_ELEMENTS
         return max(1, most // max(squares, features))
@@ -182,7 +185,7 @@ class Comparison:
         """The teacher as the covariance form wants it."""
         if self.similarity == "cosine":
             teacher = each(teacher, Tensor.double)
-        assert isinstance(teacher, Frames | SimilarityFactors)
+        assert isinstance(teacher, FACTORED)
         return teacher.factors(self.similarity, self.eps)
 
     def _kernel(
@@ -202,7 +205,8 @@ class Comparison:
         result = kernel(student / peak, target, self.eps, need_gradient)
         if result.gradient is None:
             return result
-        return result._replace(gradient=result.gradient / peak)
+        gradient = result.gradient / peak
+        return Distance(result.per_clip, gradient, result.peaks)
 
 
 def _may_look(tensor: Tensor) -> bool:

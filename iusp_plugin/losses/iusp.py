@@ -34,6 +34,7 @@ from iusp_plugin.losses.teacher_similarity import (
     Frames,
     SimilarityFactors,
     Teacher,
+    factor_width,
     given_teacher,
     named_parts,
 )
@@ -224,9 +225,10 @@ def iusp_loss(
                 student_feats, teacher_similarity, lengths, alignment, layout
             )
         batch, t, width = student.shape
+        factors = factor_width(teacher)
         if form == "auto":
-            form = choose_form(batch, t, width, teacher.width, similarity)
-        elif form == "covariance" and teacher.width is None:
+            form = choose_form(batch, t, width, factors, similarity)
+        elif form == "covariance" and factors is None:
             raise ValueError(
                 "form='covariance' has no use for a t x t matrix of the "
                 "teacher; give teacher_feats or SimilarityFactors."

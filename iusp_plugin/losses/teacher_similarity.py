@@ -59,11 +59,6 @@ class Frames(NamedTuple):
 
     frames: Tensor
 
-    @property
-    def width(self) -> int:
-        """D."""
-        return self.frames.shape[2]
-
     def clips(self, part: slice, n: int | None) -> "Frames":
         """Some clips, cut to n frames."""
         return Frames(self.frames[part, :n])
@@ -123,11 +118,6 @@ class Matrix(NamedTuple):
 
     matrix: Tensor
 
-    @property
-    def width(self) -> None:
-        """No factors are known."""
-        return None
-
     def clips(self, part: slice, n: int | None) -> "Matrix":
         """Some clips, cut to n frames."""
         return Matrix(self.matrix[part, :n, :n])
@@ -158,11 +148,6 @@ class CosineSimilarity(NamedTuple):
 
     cosine: Tensor
     norms: Tensor
-
-    @property
-    def width(self) -> None:
-        """No factors are known."""
-        return None
 
     def clips(self, part: slice, n: int | None) -> "CosineSimilarity":
         """Some clips, cut to n frames."""
@@ -205,11 +190,6 @@ class SimilarityFactors(NamedTuple):
     right: Tensor
     squares: Tensor | None = None
 
-    @property
-    def width(self) -> int:
-        """K."""
-        return self.left.shape[2]
-
     def clips(self, part: slice, n: int | None) -> "SimilarityFactors":
         """Some clips, cut to n frames."""
         return each(self, lambda x: x[part, :n])
@@ -238,6 +218,31 @@ class SimilarityFactors(NamedTuple):
 
 Teacher = Frames | Matrix | CosineSimilarity | SimilarityFactors
 Kind = TypeVar("Kind", bound=Teacher)
+
+# What a loss may be given ready-made, and what has factors.
+READY_MADE = (Matrix, CosineSimilarity, SimilarityFactors)
+FACTORED = (Frames, SimilarityFactors)
+
+
+def factor_width(teacher: Teacher) -> int | None:
+    """Width of the factors of G, None where only G itself is known.
+
+    Arguments
+    ---------
+    teacher : Teacher
+        The teacher.
+
+    Returns
+    -------
+    int or None
+        D or K.
+
+    Example
+    -------
+    >>> factor_width(Frames(torch.ones(1, 2, 3)))
+    3
+    """
+    return teacher[0].shape[2] if isinstance(teacher, FACTORED) else None
 
 
 def each(teacher: Kind, change: Callable[[Tensor], Tensor]) -> Kind:
@@ -368,6 +373,15 @@ def similarity_factors(
         return SimilarityFactors(left, right, squares)
 
 
+def _part_names(given: Teacher) -> tuple[str, ...]:
+    """Names of the tensors; ``_fields`` is beyond older tracers."""
+    if isinstance(given, CosineSimilarity):
+        return ("cosine", "norms")
+    if isinstance(given, SimilarityFactors):
+        return ("left", "right", "squares")
+    return ("matrix",)
+
+
 def given_teacher(
     similarity: Tensor | CosineSimilarity | SimilarityFactors, batch: int
 ) -> Teacher:
@@ -393,19 +407,18 @@ def given_teacher(
         If the shapes of its tensors do not belong together.
     """
     given = Matrix(similarity) if isinstance(similarity, Tensor) else similarity
-    if not isinstance(given, Matrix | CosineSimilarity | SimilarityFactors):
+    if not isinstance(given, READY_MADE):
         raise TypeError(
             f"teacher_similarity is {type(similarity).__name__}, expected a "
             "tensor, CosineSimilarity or SimilarityFactors."
         )
-    parts = {k: v for k, v in given._asdict().items() if v is not None}
-    first = next(iter(parts.values()))
+    first = given[0]
     t = first.shape[1] if first.dim() > 1 else 0
-    wide = (batch, t, given.width or t)
-    thin = {"norms", "squares"}
-    for name, part in parts.items():
-        wanted = (batch, t) if name in thin else wide
-        if tuple(part.shape) != wanted:
+    factored = isinstance(given, FACTORED) and first.dim() > 2
+    wide = (batch, t, first.shape[2] if factored else t)
+    for name, part in zip(_part_names(given), given, strict=True):
+        wanted = (batch, t) if name in ("norms", "squares") else wide
+        if part is not None and tuple(part.shape) != wanted:
             raise ValueError(
                 f"teacher_similarity ({name}) has shape {tuple(part.shape)}, "
                 f"expected {wanted}: {batch} clips of as many frames each."
@@ -436,5 +449,5 @@ def named_parts(
     name = "teacher_similarity"
     if similarity is None or isinstance(similarity, Tensor):
         return {name: similarity}
-    parts = similarity._asdict().items()
+    parts = zip(_part_names(similarity), similarity, strict=True)
     return {f"{name}.{part}": value for part, value in parts}
