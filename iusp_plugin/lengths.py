@@ -35,6 +35,12 @@ def check_lengths(lengths: Tensor, batch_size: int) -> None:
     ValueError
         If shape or range is wrong.
     """
+    if not isinstance(lengths, Tensor) or lengths.dtype == torch.bfloat16:
+        kind = getattr(lengths, "dtype", type(lengths).__name__)
+        raise TypeError(
+            f"lengths is {kind}, expected a float32 tensor of one relative "
+            "length per clip (the 8 bits of bfloat16 miscount frames)."
+        )
     if lengths.dim() != 1 or lengths.shape[0] != batch_size:
         raise ValueError(
             f"lengths has shape {tuple(lengths.shape)}, expected "

@@ -4,6 +4,8 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,13 +65,21 @@ def pool_frames(
     out = torch.arange(total, device=feats.device)
     start = (out * n_in) // n_out
     end = -((-(out + 1) * n_in) // n_out)
-    frame = torch.arange(longer, device=feats.device)
-    inside = (frame >= start.unsqueeze(-1)) & (frame < end.unsqueeze(-1))
-    inside = inside & (out < n_out).unsqueeze(-1)
-    weights = inside.to(feats.dtype) / (end - start).unsqueeze(-1)
-    # A padded frame may hold anything; 0 * NaN would still be NaN.
-    feats = feats.masked_fill(frame.view(1, -1, 1) >= n_in.unsqueeze(-1), 0.0)
-    return weights @ feats
+    # No window is wider: n_out >= total * length - 1/2, and so on.
+    widest = math.ceil(1.5 * longer / total + 0.5) + 1
+    index = start.unsqueeze(2) + torch.arange(widest, device=feats.device)
+    outside = (index >= end.unsqueeze(2)) | (out >= n_out).unsqueeze(2)
+    windows = _take(feats, index.clamp(max=longer - 1).flatten(1))
+    # What is outside may hold anything; 0 * NaN would still be NaN.
+    windows = windows.unflatten(1, (total, widest))
+    windows = windows.masked_fill(outside.unsqueeze(3), 0.0)
+    return windows.sum(dim=2) / (end - start).unsqueeze(2)
+
+
+def _take(feats: Tensor, index: Tensor) -> Tensor:
+    """Frames of each clip by index (batch or 1, count)."""
+    index = index.expand(feats.shape[0], -1).unsqueeze(2)
+    return feats.gather(1, index.expand(-1, -1, feats.shape[2]))
 
 
 def interpolate_frames(
@@ -104,18 +114,15 @@ def interpolate_frames(
     """
     n_in, n_out = _valid_frames(feats, total, lengths)
     k = torch.arange(total, device=feats.device)
-    # In float64: in float32 a position just below a frame may round onto it.
-    position = (k + 0.5) * n_in.double() / n_out - 0.5
-    position = torch.minimum(position.clamp(min=0), (n_in - 1).double())
-    left = position.floor().long()
+    # In integers, 2 n_out p = (2 k + 1) L - n_out: a position on a frame is
+    # exactly on it.
+    place = ((2 * k + 1) * n_in - n_out).clamp(min=0)
+    place = torch.minimum(place, 2 * n_out * (n_in - 1))
+    left = place // (2 * n_out)
     right = torch.minimum(left + 1, n_in - 1)
-    share = (position - left).to(feats.dtype).unsqueeze(-1)
-
-    def take(index: Tensor) -> Tensor:
-        index = index.expand(len(feats), -1).unsqueeze(-1)
-        return feats.gather(1, index.expand(-1, -1, feats.shape[2]))
-
-    mixed = torch.lerp(take(left), take(right), share)
+    share = (place - 2 * n_out * left).to(feats.dtype) / (2 * n_out)
+    left_feats, right_feats = _take(feats, left), _take(feats, right)
+    mixed = torch.lerp(left_feats, right_feats, share.unsqueeze(2))
     return mixed.masked_fill((k >= n_out).unsqueeze(-1), 0.0)
 
 
@@ -208,6 +215,22 @@ def check_pair(
         check_lengths(lengths, batch)
 
 
+def aligned_pair(
+    student_feats: Tensor,
+    teacher_feats: Tensor,
+    lengths: Tensor | None,
+    alignment: str,
+    layout: str,
+) -> tuple[Tensor, Tensor]:
+    """Checked, aligned rows of both sides; see ``paired_frames``."""
+    check_choice("layout", layout, LAYOUTS)
+    check_pair(student_feats, teacher_feats, lengths, layout)
+    dtype = compute_dtype(student_feats, teacher_feats)
+    student = to_frames(student_feats, layout).to(dtype)
+    teacher = to_frames(teacher_feats.detach(), layout).to(dtype)
+    return align_frames(student, teacher, lengths, alignment)
+
+
 def paired_frames(
     student_feats: Tensor,
     teacher_feats: Tensor,
@@ -241,11 +264,8 @@ def paired_frames(
     ValueError
         As ``check_pair`` and ``align_frames``.
     """
-    check_choice("layout", layout, LAYOUTS)
-    check_pair(student_feats, teacher_feats, lengths, layout)
-    dtype = compute_dtype(student_feats, teacher_feats)
-    student = to_frames(student_feats, layout).to(dtype)
-    teacher = to_frames(teacher_feats.detach(), layout).to(dtype)
-    student, teacher = align_frames(student, teacher, lengths, alignment)
+    student, teacher = aligned_pair(
+        student_feats, teacher_feats, lengths, alignment, layout
+    )
     mask = None if lengths is None else frame_mask(lengths, student.shape[1])
     return student, teacher, mask

@@ -81,11 +81,11 @@ def _cosine(unit: Tensor, target: Factors) -> Tensor:
     own = (unit.mT @ unit).square().sum(dim=(1, 2))
     left, right = target.left.mT @ unit, target.right.mT @ unit
     cross = (left * right).sum(dim=(1, 2))
-    return (own - 2.0 * cross + target.squares.sum(dim=1)).clamp_min(0.0)
+    return _not_below_zero(own - 2.0 * cross + target.squares.sum(dim=1))
 
 
 def _row_l2(student: Tensor, target: Factors, eps: float) -> Tensor:
-    """sum over i of ||g_i||^2 + 1 - 2 c_i."""
+    """sum over i of 2 - 2 c_i, a silent row counting 0 for its 1."""
     own = student @ (student.mT @ student)
     cross = target.left @ (target.right.mT @ student)
     squares = (own * student).sum(dim=2)
@@ -95,6 +95,10 @@ def _row_l2(student: Tensor, target: Factors, eps: float) -> Tensor:
     scale, _ = inverse_norms(target.norms, eps)
     dots = (cross * student).sum(dim=2) * scale
     cosine = torch.where(live, dots / norms, torch.zeros_like(dots))
-    given = scale.sign() if target.squares is None else target.squares
-    rows = given + live.to(cosine.dtype) - 2.0 * cosine
-    return rows.clamp_min(0.0).sum(dim=1)
+    rows = scale.sign() + live.to(cosine.dtype) - 2.0 * cosine
+    return _not_below_zero(rows).sum(dim=1)
+
+
+def _not_below_zero(distances: Tensor) -> Tensor:
+    """Rounded up to zero without a change to any derivative."""
+    return distances - distances.detach().clamp_max(0.0)

@@ -15,7 +15,7 @@ from iusp_plugin.losses.differentiable import (
     covariance_distance,
     gram_row_distances,
 )
-from iusp_plugin.losses.gram import peak_of, unit_peak
+from iusp_plugin.losses.gram import autocast_off, peak_of, unit_peak
 from iusp_plugin.losses.kernels import KERNELS, Distance
 from iusp_plugin.losses.target import Factors, Rows
 from iusp_plugin.losses.teacher_similarity import (
@@ -193,6 +193,7 @@ class Comparison:
     ) -> Distance:
         """The kernel, on rescaled features if their size asks for it."""
         kernel = KERNELS[self.similarity, self.form]
+        student = student.contiguous()
         teacher = _cast(teacher, student.dtype)
         if _may_look(student):
             target = self._target(teacher)
@@ -230,10 +231,10 @@ class SquaredDistance(torch.autograd.Function):
     """Weighted squared distances with the gradient in closed form.
 
     The forward computes the gradient along with the value, while the matrices
-    are in cache, and keeps nothing else that is not an input. The first
-    backward hands it out; a further one through the same graph computes it
-    again. With ``create_graph=True`` the gradient is that of autograd, so that
-    second derivatives are right.
+    are in cache, and keeps it beside what it was given. The first backward
+    hands it out; a further one through the same graph computes it again, from
+    a teacher that must not have changed. With ``create_graph=True`` the
+    gradient is that of autograd, so that second derivatives are right.
     """
 
     @staticmethod
@@ -244,6 +245,7 @@ class SquaredDistance(torch.autograd.Function):
         if need:
             ctx.save_for_backward(student)
             ctx.gradient = gradient
+            # Not by save_for_backward: a teacher may run in inference mode.
             ctx.comparison, ctx.weights, ctx.total = comparison, weights, total
         return _weigh(per_clip, weights, total)
 
@@ -252,15 +254,17 @@ class SquaredDistance(torch.autograd.Function):
         """The gradient with respect to the student."""
         (student,) = ctx.saved_tensors
         if torch.is_grad_enabled():
-            per_clip = ctx.comparison.differentiable(student)
-            loss = _weigh(per_clip, ctx.weights, ctx.total)
-            (gradient,) = torch.autograd.grad(
-                loss, student, grad, create_graph=True
-            )
+            with autocast_off(student):
+                per_clip = ctx.comparison.differentiable(student)
+                loss = _weigh(per_clip, ctx.weights, ctx.total)
+                (gradient,) = torch.autograd.grad(
+                    loss, student, grad, create_graph=True
+                )
             return gradient, None, None, None
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            gradient = ctx.comparison.run(student, True)[1]
+            with autocast_off(student):
+                gradient = ctx.comparison.run(student, True)[1]
         return gradient.mul_(_scale(grad, ctx.weights)), None, None, None
 
 
@@ -327,4 +331,6 @@ def weighted_distance(
     """
     if torch.compiler.is_compiling():
         return CompiledDistance.apply(student, comparison, weights, total)
+    if not torch.is_grad_enabled():
+        student = student.detach()
     return SquaredDistance.apply(student, comparison, weights, total)

@@ -306,9 +306,14 @@ def similarity_matrix(
              [0., 0., 0.]]])
     """
     check_choice("similarity", similarity, SIMILARITIES)
-    check_range("eps", eps, low=0.0)
+    check_range("eps", eps, low=0.0, high=0.99)
     with autocast_off(rows):
         rows = rows.to(compute_dtype(rows))
+        if rows.dim() != 3:
+            raise ValueError(
+                f"rows has shape {tuple(rows.shape)}, expected (batch, t, D); "
+                "see to_frames."
+            )
         if mask is not None:
             rows = rows.masked_fill(~mask.unsqueeze(-1), 0.0)
         rows = unit_peak(rows)

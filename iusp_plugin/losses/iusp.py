@@ -10,8 +10,7 @@ from iusp_plugin.checks import LAYOUTS, check_choice, check_range
 from iusp_plugin.lengths import check_lengths, num_frames
 from iusp_plugin.losses.alignment import (
     ALIGNMENTS,
-    align_frames,
-    check_pair,
+    aligned_pair,
     interpolate_frames,
     pool_frames,
 )
@@ -24,6 +23,7 @@ from iusp_plugin.losses.gram import (
     SIMILARITIES,
     autocast_off,
     check_features,
+    check_floating,
     check_loss_finite,
     compute_dtype,
     to_frames,
@@ -48,11 +48,9 @@ def _from_features(
     layout: str,
 ) -> tuple[Tensor, Teacher]:
     """Frames of both sides, the same number of them."""
-    check_pair(student_feats, teacher_feats, lengths, layout)
-    dtype = compute_dtype(student_feats, teacher_feats)
-    student = to_frames(student_feats, layout).to(dtype)
-    teacher = to_frames(teacher_feats.detach(), layout).to(dtype)
-    student, teacher = align_frames(student, teacher, lengths, alignment)
+    student, teacher = aligned_pair(
+        student_feats, teacher_feats, lengths, alignment, layout
+    )
     return student, Frames(teacher)
 
 
@@ -66,8 +64,8 @@ def _from_similarity(
     """The student's frames, as many as the ready-made similarity has."""
     check_features("student_feats", student_feats, layout)
     if lengths is not None:
-        check_lengths(lengths, len(student_feats))
-    teacher = given_teacher(similarity, len(student_feats))
+        check_lengths(lengths, student_feats.shape[0])
+    teacher = given_teacher(similarity, student_feats.shape[0])
     student = to_frames(student_feats, layout)
     student = student.to(compute_dtype(student, teacher[0]))
     t, wanted = student.shape[1], teacher[0].shape[1]
@@ -209,11 +207,12 @@ def iusp_loss(
     check_choice("alignment", alignment, ALIGNMENTS)
     check_choice("layout", layout, LAYOUTS)
     check_choice("form", form, FORMS)
-    check_range("eps", eps, low=0.0)
+    check_range("eps", eps, low=0.0, high=0.99)
     if (teacher_feats is None) == (teacher_similarity is None):
         raise ValueError(
             "Give exactly one of teacher_feats and teacher_similarity."
         )
+    check_floating("student_feats", student_feats)
     with autocast_off(student_feats):
         if teacher_feats is not None:
             student, teacher = _from_features(

@@ -4,7 +4,7 @@ For one clip with student rows s_i (t, D), the teacher's similarity G and its
 row i written g_i:
 
 * "row_l2": a_i = S s_i, n_i = ||a_i||, c_i = <g_i, a_i> / n_i, and the squared
-  distance is the sum over i of ||g_i||^2 + 1 - 2 c_i. Its gradient with
+  distance is the sum over i of 2 - 2 c_i. Its gradient with
   respect to a_i is 2 (c_i a_i / n_i^2 - g_i / n_i).
 * "cosine": E = S^ S^T - G with rows of S^ of unit norm; the squared distance
   is ||E||_F^2, its gradient with respect to S^ is 2 (E + E^T) S^.
@@ -62,11 +62,8 @@ def _compare_rows(
     own, other = inverse.unbind(0)
     both = own * other
     cosine = dots.mul_(both)
-    if target.squares is None:
-        squares = inverse.sign().sum(dim=0)
-    else:
-        squares = own.sign().add_(target.squares)
-    rows = squares.sub_(cosine, alpha=2.0).clamp_min_(0.0)
+    # ||g_i||^2 of both sides is 1, and 0 for a row that counts as zero.
+    rows = inverse.sign().sum(dim=0).sub_(cosine, alpha=2.0).clamp_min_(0.0)
     return rows.sum(dim=1), cosine.mul_(own).mul_(own), both, peaks
 
 

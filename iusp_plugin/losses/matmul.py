@@ -44,9 +44,20 @@ def _onednn_wins(a: Tensor, b: Tensor) -> bool:
     )
 
 
+def _dense(matrix: Tensor) -> Tensor:
+    """The matrix without gaps, by rows or by columns.
+
+    With gaps oneDNN takes its reference kernel, a hundred times slower.
+    """
+    n, m = matrix.shape
+    if matrix.stride() in ((m, 1), (1, n)):
+        return matrix
+    return matrix.contiguous()
+
+
 def _onednn_matmul(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` of two matrices by oneDNN."""
-    return _ONEDNN_LINEAR(a, b.mT, None, "none", [], "")
+    return _ONEDNN_LINEAR(_dense(a), _dense(b).mT, None, "none", [], "")
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class LossModule(nn.Module):
             if name in _CHOICES:
                 check_choice(name, value, _CHOICES[name])
             elif name == "eps":
-                check_range(name, value, low=0.0)
+                check_range(name, value, low=0.0, high=0.99)
             elif name == "temperature":
                 check_range(name, value, low=0.0, low_open=True)
             setattr(self, name, value)

@@ -169,7 +169,7 @@ def rkd_distance_loss(
     tensor(0.)
     """
     check_choice("reduction", reduction, REDUCTIONS)
-    check_range("eps", eps, low=0.0)
+    check_range("eps", eps, low=0.0, high=0.99)
     with autocast_off(student_feats):
         student, teacher, mask = paired_frames(
             student_feats, teacher_feats, lengths, alignment, layout

@@ -187,7 +187,7 @@ def sp_loss(
     check_choice("similarity", similarity, SIMILARITIES)
     check_choice("reduction", reduction, REDUCTIONS)
     check_choice("layout", layout, LAYOUTS)
-    check_range("eps", eps, low=0.0)
+    check_range("eps", eps, low=0.0, high=0.99)
     if lengths is None:
         layout = "time_first"
     given = teacher_similarity

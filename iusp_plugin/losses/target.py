@@ -21,16 +21,12 @@ class Rows(NamedTuple):
         (batch, t, t).
     norms : torch.Tensor
         (batch, t).
-    squares : torch.Tensor or None
-        (batch, t), the squared norms of G's rows, if they may be others than
-        1 and 0.
     symmetric : bool
         Whether ``matrix`` is.
     """
 
     matrix: Tensor
     norms: Tensor
-    squares: Tensor | None = None
     symmetric: bool = True
 
 
@@ -47,7 +43,7 @@ class Factors(NamedTuple):
     norms : torch.Tensor
         (batch, t).
     squares : torch.Tensor or None
-        As in ``Rows``; always given for "cosine".
+        (batch, t), the squared norms of G's rows; given for "cosine".
     """
 
     left: Tensor

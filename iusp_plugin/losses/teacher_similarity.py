@@ -29,6 +29,7 @@ from iusp_plugin.losses.gram import (
     SIMILARITIES,
     autocast_off,
     check_features,
+    check_floating,
     compute_dtype,
     inverse_norms,
     to_frames,
@@ -114,7 +115,11 @@ def row_squares(left: Tensor, right: Tensor) -> Tensor:
 
 
 class Matrix(NamedTuple):
-    """The similarity matrix itself, (batch, t, t)."""
+    """The similarity matrix itself, (batch, t, t).
+
+    Rows of "row_l2" are brought to unit norm, which they no longer have where
+    a clip is cut to its frames or the matrix was kept in few bits.
+    """
 
     matrix: Tensor
 
@@ -128,8 +133,10 @@ class Matrix(NamedTuple):
 
     def rows(self, similarity: str, eps: float) -> Rows:
         """The t x t form."""
-        squares = torch.linalg.vector_norm(self.matrix, dim=2).square_()
-        return Rows(self.matrix, _ones(self.matrix), squares, symmetric=False)
+        norms = _ones(self.matrix)
+        if similarity == "row_l2":
+            norms = torch.linalg.vector_norm(self.matrix, dim=2)
+        return Rows(self.matrix, norms, symmetric=False)
 
 
 class CosineSimilarity(NamedTuple):
@@ -174,16 +181,17 @@ class CosineSimilarity(NamedTuple):
 class SimilarityFactors(NamedTuple):
     """A teacher's similarity matrix as a product of two thin matrices.
 
-    G = left right^T. Made by ``similarity_factors``; any other factorisation,
-    such as a truncated one, serves as well.
+    G = left right^T, for "row_l2" with its rows brought to unit norm. Made by
+    ``similarity_factors``; any other factorisation, such as a truncated one,
+    serves as well.
 
     Arguments
     ---------
     left, right : torch.Tensor
         (batch, t, K); any floating dtype.
     squares : torch.Tensor, optional
-        (batch, t), the squared norms of G's rows where known; computed
-        otherwise.
+        (batch, t), the squared norms of the rows of left right^T where known;
+        computed otherwise, as where a clip is cut to its frames.
     """
 
     left: Tensor
@@ -192,15 +200,15 @@ class SimilarityFactors(NamedTuple):
 
     def clips(self, part: slice, n: int | None) -> "SimilarityFactors":
         """Some clips, cut to n frames."""
-        return each(self, lambda x: x[part, :n])
+        left, right = self.left[part, :n], self.right[part, :n]
+        if self.squares is None or n not in (None, self.left.shape[1]):
+            return SimilarityFactors(left, right)
+        return SimilarityFactors(left, right, self.squares[part])
 
     def masked(self, mask: Tensor) -> "SimilarityFactors":
         """With zeros in padding."""
-        squares = self.squares
-        if squares is not None:
-            squares = squares.masked_fill(~mask, 0.0)
         return SimilarityFactors(
-            _hide_rows(self.left, mask), _hide_rows(self.right, mask), squares
+            _hide_rows(self.left, mask), _hide_rows(self.right, mask)
         )
 
     def rows(self, similarity: str, eps: float) -> Rows:
@@ -213,7 +221,11 @@ class SimilarityFactors(NamedTuple):
         squares = self.squares
         if squares is None:
             squares = row_squares(self.left, self.right)
-        return Factors(self.left, self.right, _ones(self.left), squares)
+        if similarity == "cosine":
+            norms = _ones(self.left)
+            return Factors(self.left, self.right, norms, squares)
+        norms = squares.clamp_min(0.0).sqrt()
+        return Factors(self.left, self.right, norms)
 
 
 Teacher = Frames | Matrix | CosineSimilarity | SimilarityFactors
@@ -363,7 +375,7 @@ def similarity_factors(
              [0.4472, 0.8944]]])
     """
     check_choice("similarity", similarity, SIMILARITIES)
-    check_range("eps", eps, low=0.0)
+    check_range("eps", eps, low=0.0, high=0.99)
     with autocast_off(feats), torch.no_grad():
         frames = unit_peak(_frames(feats, lengths, layout))
         left, right, norms, squares = Frames(frames).factors(similarity, eps)
@@ -418,6 +430,8 @@ def given_teacher(
     wide = (batch, t, first.shape[2] if factored else t)
     for name, part in zip(_part_names(given), given, strict=True):
         wanted = (batch, t) if name in ("norms", "squares") else wide
+        if part is not None:
+            check_floating(f"teacher_similarity ({name})", part)
         if part is not None and tuple(part.shape) != wanted:
             raise ValueError(
                 f"teacher_similarity ({name}) has shape {tuple(part.shape)}, "

@@ -216,15 +216,17 @@ def similarity_of_parts(part, count, similarity, eps):
     """G of a teacher given as a matrix, cosines and norms, or factors.
 
     `part` holds "matrix", or "cosine" and "norms", or "left" and "right";
-    only the first count rows (and columns) of each are looked at.
+    only the first count rows (and columns) of each are looked at. Rows of
+    "row_l2" are brought to length one.
     """
     part = {name: duals(value[:count]) for name, value in part.items()}
     for name in {"matrix", "cosine"} & part.keys():
         part[name] = [row[:count] for row in part[name]]
-    if "matrix" in part:
-        return Rows(part["matrix"])
-    if "left" in part:
-        return Rows(products(part["left"], part["right"]))
+    if "cosine" not in part:
+        matrix = part.get("matrix") or products(part["left"], part["right"])
+        return (
+            unit_rows(matrix, eps) if similarity == "row_l2" else Rows(matrix)
+        )
     if similarity == "cosine":
         return Rows(part["cosine"])
     gram = [
