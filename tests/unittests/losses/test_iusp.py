@@ -14,8 +14,7 @@ from hypothesis import (
 )
 
 from iusp_plugin.losses import IUSPLoss, iusp_loss, similarity_matrix
-from iusp_plugin.losses.alignment import pool_frames
-from tests.reference.loss_loops import count_frames, iusp_loops, pool_loop
+from tests.reference.loss_loops import iusp_loops
 
 SIMILARITIES = ("row_l2", "cosine")
 NAN = float("nan")
@@ -65,32 +64,6 @@ def test_equals_loops(seed, frames, lengths, similarity, scaled, same):
     torch.testing.assert_close(
         loss, torch.tensor(expected, dtype=torch.float64)
     )
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(
-    seed=st.integers(0, 10**6),
-    longer=st.integers(1, 12),
-    shorter=st.integers(1, 12),
-    length=st.floats(1 / 128, 1, width=32),
-)
-def test_pooling_equals_loops(seed, longer, shorter, length):
-    longer, shorter = max(longer, shorter), min(longer, shorter)
-    feats = draw(seed, 1, longer, 2)
-    n_in, n_out = (count_frames(length, t) for t in (longer, shorter))
-    feats[:, n_in:] = NAN
-    pooled = pool_frames(feats, shorter, torch.tensor([length]))
-    expected = torch.zeros(shorter, 2).double()
-    loops = pool_loop(feats[0, :n_in].tolist(), n_out)
-    expected[:n_out] = torch.tensor(loops, dtype=torch.float64)
-    torch.testing.assert_close(pooled[0], expected, rtol=1e-14, atol=1e-14)
-
-
-@pytest.mark.parametrize("longer, shorter", [(12, 4), (7, 3), (5, 5), (9, 8)])
-def test_pooling_is_adaptive_average_pooling(longer, shorter):
-    feats = draw(0, 2, longer, 3)
-    expected = torch.nn.functional.adaptive_avg_pool1d(feats.mT, shorter).mT
-    torch.testing.assert_close(pool_frames(feats, shorter), expected)
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
