@@ -7,6 +7,10 @@ Authors
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Every floating dtype that a network may have, for a code of each.
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def world_size() -> int:
@@ -22,20 +26,38 @@ def world_size() -> int:
     return 1
 
 
-def _shapes(rows: Tensor, ragged: bool) -> list[list[int]]:
-    """[rows, width] of each process; raises on widths that may not differ."""
-    own = torch.tensor(rows.shape, device=rows.device)
+def _shapes(rows: Tensor, frames: int, ragged: bool) -> list[list[int]]:
+    """Facts of each process's rows; the same error everywhere if they differ.
+
+    Rows, width, width of a frame, dtype, and whether narrower rows may be
+    padded.
+    """
+    kind = DTYPES.index(rows.dtype)
+    facts = [*rows.shape, rows.shape[1] // frames, kind, int(ragged)]
+    own = torch.tensor(facts, device=rows.device)
     shapes = [torch.empty_like(own) for _ in range(world_size())]
     dist.all_gather(shapes, own)
     table = torch.stack(shapes).tolist()
-    widths = [width for _, width in table]
-    if len(set(widths)) > 1 and not ragged:
-        raise ValueError(
-            "gather=True needs features of the same shape on every process, "
-            f"but their flattened widths are {widths}; give lengths, so that "
-            "shorter ones are padded, or compare pooled features."
-        )
+    names = ["flattened widths", "widths of a frame", "dtypes"]
+    first = 2 if all(row[4] for row in table) else 1
+    for column in range(first, 4):
+        values = [row[column] for row in table]
+        if len(set(values)) > 1:
+            name = names[column - 1]
+            raise ValueError(
+                "gather=True needs features of the same kind on every process, "
+                f"but their {name} are {values}; give lengths on all of them, "
+                "so that shorter clips are padded, and one dtype, or compare "
+                "pooled features."
+            )
     return table
+
+
+def _own_part(table: list[list[int]]) -> slice:
+    """Where this process's rows are among those of all."""
+    rank = dist.get_rank()
+    first = sum(row[0] for row in table[:rank])
+    return slice(first, first + table[rank][0])
 
 
 class _GatherRows(torch.autograd.Function):
@@ -44,33 +66,28 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows, dtype, table):
         """Rows of every process, in rank order, zeros where one is narrower."""
-        sizes = [size for size, _ in table]
-        ctx.sizes, ctx.dtype, ctx.width = sizes, rows.dtype, rows.shape[1]
-        own = rows.new_zeros(max(sizes), max(width for _, width in table))
-        own[: len(rows), : rows.shape[1]] = rows
-        padded = [torch.empty_like(own) for _ in sizes]
+        ctx.table, ctx.dtype = table, rows.dtype
+        ctx.width = rows.shape[1]
+        most, widest = (max(row[i] for row in table) for i in (0, 1))
+        own = rows.new_zeros(most, widest)
+        own[: rows.shape[0], : rows.shape[1]] = rows
+        padded = [torch.empty_like(own) for _ in table]
         dist.all_gather(padded, own)
-        parts = [p[:n] for p, n in zip(padded, sizes, strict=True)]
+        parts = [p[: row[0]] for p, row in zip(padded, table, strict=True)]
         return torch.cat(parts).to(dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         """This process's part of the summed gradients."""
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
-        own = grad[_own_part(ctx.sizes), : ctx.width]
+        own = grad[_own_part(ctx.table), : ctx.width]
         return own.to(ctx.dtype), None, None
 
 
-def _own_part(sizes: list[int]) -> slice:
-    """Where this process's rows are among those of all."""
-    rank = dist.get_rank()
-    first = sum(sizes[:rank])
-    return slice(first, first + sizes[rank])
-
-
 def gather_rows(
-    rows: Tensor, dtype: torch.dtype, ragged: bool = False
+    rows: Tensor, dtype: torch.dtype, frames: int = 1, ragged: bool = False
 ) -> tuple[Tensor, slice]:
     """Rows of all processes as one batch, in rank order.
 
@@ -78,7 +95,9 @@ def gather_rows(
     gradient with respect to one process's rows is summed over the processes,
     so after the mean that DistributedDataParallel takes of the parameters'
     gradients, they are those of one process with the joint batch. Processes
-    may hold different numbers of rows, as in a last batch.
+    may hold different numbers of rows, as in a last batch, and must all call
+    it. Second derivatives are refused, and so is the compiler, which would
+    lose the gradient: leave the loss outside ``torch.compile``.
 
     Arguments
     ---------
@@ -86,8 +105,10 @@ def gather_rows(
         (rows, D). Carries gradient. Sent in its own dtype.
     dtype : torch.dtype
         Of the joint rows, in which gradients are summed.
+    frames : int
+        Frames whose features a row holds one after the other.
     ragged : bool
-        Whether narrower rows are padded with zeros to the widest.
+        Whether rows of fewer frames are padded with zeros to the longest.
 
     Returns
     -------
@@ -99,7 +120,10 @@ def gather_rows(
     Raises
     ------
     ValueError
-        If D is not the same on all processes, unless ``ragged``.
+        On every process, if D (with ``ragged``: D of a frame) or the dtype is
+        not the same on all.
+    RuntimeError
+        While compiling.
 
     Example
     -------
@@ -107,7 +131,11 @@ def gather_rows(
     torch.Size([2, 3])
     """
     if world_size() == 1:
-        return rows.to(dtype), slice(0, len(rows))
-    table = _shapes(rows, ragged)
-    joint = _GatherRows.apply(rows, dtype, table)
-    return joint, _own_part([size for size, _ in table])
+        return rows.to(dtype), slice(0, rows.shape[0])
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            "gather=True cannot be compiled: its collectives would lose the "
+            "gradient. Compile the network, and call the loss outside."
+        )
+    table = _shapes(rows, frames, ragged)
+    return _GatherRows.apply(rows, dtype, table), _own_part(table)

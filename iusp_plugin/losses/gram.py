@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from iusp_plugin.checks import check_choice, check_range
+from iusp_plugin.lengths import frame_mask
 
 SIMILARITIES = ("row_l2", "cosine")
 REDUCTIONS = ("mean", "batch", "batchmean", "sum")
@@ -345,7 +346,12 @@ def reduce_losses(per_item: Tensor, reduction: str) -> Tensor:
     return per_item.sum() if reduction == "sum" else per_item.mean()
 
 
-def check_loss_finite(loss: Tensor, **inputs: Tensor | None) -> None:
+def check_loss_finite(
+    loss: Tensor,
+    lengths: Tensor | None = None,
+    layout: str = "time_first",
+    **inputs: Tensor | None,
+) -> None:
     """Raise if the loss is not finite, and name the input that is guilty.
 
     Skipped while compiling. The inputs are scanned only after the loss was
@@ -355,8 +361,12 @@ def check_loss_finite(loss: Tensor, **inputs: Tensor | None) -> None:
     ---------
     loss : torch.Tensor
         The loss.
+    lengths : torch.Tensor, optional
+        Relative lengths, (batch,): what features hold in padding is innocent.
+    layout : str
+        Where the time axis of features is.
     **inputs : torch.Tensor or None
-        The inputs by name.
+        The inputs by name; those named "..._feats" have frames.
 
     Raises
     ------
@@ -369,8 +379,14 @@ def check_loss_finite(loss: Tensor, **inputs: Tensor | None) -> None:
     if math.isfinite(total.item()):
         return
     for name, tensor in inputs.items():
-        if tensor is not None and not bool(tensor.isfinite().all()):
-            count = int((~tensor.isfinite()).sum())
+        if tensor is None:
+            continue
+        if lengths is not None and name.endswith("_feats") and tensor.dim() > 2:
+            frames = to_frames(tensor, layout)
+            mask = frame_mask(lengths, frames.shape[1]).unsqueeze(2)
+            tensor = frames.masked_fill(~mask, 0.0)
+        count = int((~tensor.isfinite()).sum())
+        if count:
             raise ValueError(
                 f"{name} holds {count} non-finite values of {tensor.numel()}; "
                 "look for a diverged network or a broken file "

@@ -240,6 +240,8 @@ def iusp_loss(
     if check_finite:
         check_loss_finite(
             loss,
+            lengths,
+            layout,
             student_feats=student_feats,
             teacher_feats=teacher_feats,
             **named_parts(teacher_similarity),

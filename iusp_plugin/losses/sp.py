@@ -16,6 +16,7 @@ from iusp_plugin.losses.gram import (
     SIMILARITIES,
     autocast_off,
     check_features,
+    check_floating,
     check_loss_finite,
     compute_dtype,
     to_frames,
@@ -32,13 +33,17 @@ from iusp_plugin.losses.teacher_similarity import (
 )
 
 
-def _clip_rows(feats: Tensor, lengths: Tensor | None, layout: str) -> Tensor:
-    """One row a clip, (batch, D), padded frames set to zero."""
+def _clip_rows(
+    feats: Tensor, lengths: Tensor | None, layout: str
+) -> tuple[Tensor, int]:
+    """One row a clip, (batch, D), padded frames set to zero; frames a row."""
+    frames = 1
     if lengths is not None and feats.dim() > 2:
         feats = to_frames(feats, layout)
-        mask = frame_mask(lengths, feats.shape[1])
+        frames = feats.shape[1]
+        mask = frame_mask(lengths, frames)
         feats = feats.masked_fill(~mask.unsqueeze(-1), 0.0)
-    return feats.flatten(1)
+    return feats.flatten(1), frames
 
 
 def _check_inputs(
@@ -51,6 +56,7 @@ def _check_inputs(
 ) -> None:
     """One clear error for inputs that do not belong together."""
     # Rows without a time axis have no layout.
+    check_floating("student_feats", student)
     flat = student.dim() == 2
     check_features("student_feats", student, "time_first" if flat else layout)
     if (teacher is None) == (given is None):
@@ -63,6 +69,7 @@ def _check_inputs(
             "nothing of other processes' clips."
         )
     if teacher is not None:
+        check_floating("teacher_feats", teacher)
         flat = teacher.dim() == 2
         check_features(
             "teacher_feats", teacher, "time_first" if flat else layout
@@ -156,9 +163,10 @@ def sp_loss(
     gather : bool
         Compare the clips of all processes. Each then has the value of the
         joint batch, and under DistributedDataParallel the gradient of one
-        process with the joint batch; last batches may differ in size. Off
-        while the student's features carry no gradient, because processes may
-        hold different numbers of batches in validation.
+        process with the joint batch; last batches may differ in size. All
+        processes must call the loss, outside ``torch.compile``. Off while the
+        student's features carry no gradient, because processes may hold
+        different numbers of batches in validation.
     check_finite : bool
         Raise on a non-finite loss and name the guilty input.
     eps : float
@@ -194,15 +202,15 @@ def sp_loss(
     _check_inputs(student_feats, teacher_feats, given, lengths, layout, gather)
     gather = gather and student_feats.requires_grad and is_grad_enabled()
     with autocast_off(student_feats):
-        rows = _clip_rows(student_feats, lengths, layout)
+        rows, frames = _clip_rows(student_feats, lengths, layout)
         own = slice(0, rows.shape[0])
         if teacher_feats is not None:
-            target = _clip_rows(teacher_feats.detach(), lengths, layout)
+            target, others = _clip_rows(teacher_feats.detach(), lengths, layout)
             dtype = compute_dtype(rows, target)
             if gather:
                 ragged = lengths is not None
-                rows, own = gather_rows(rows, dtype, ragged)
-                target, _ = gather_rows(target, dtype, ragged)
+                rows, own = gather_rows(rows, dtype, frames, ragged)
+                target, _ = gather_rows(target, dtype, others, ragged)
             teacher: Teacher = Frames(target.unsqueeze(0).to(dtype))
         else:
             assert given is not None  # checked above
@@ -220,6 +228,8 @@ def sp_loss(
     if check_finite:
         check_loss_finite(
             loss,
+            lengths,
+            layout,
             student_feats=student_feats,
             teacher_feats=teacher_feats,
             **named_parts(teacher_similarity),

@@ -7,6 +7,7 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -98,6 +99,9 @@ def main(folder):
     found["ragged"] = ragged()
     path = Path(folder) / f"rank{dist.get_rank()}.json"
     path.write_text(json.dumps(found), encoding="utf-8")
+    # DDP's reducers go before the group that they use, on all processes.
+    gc.collect()
+    dist.barrier()
     dist.destroy_process_group()
 
 
@@ -109,7 +113,7 @@ def shares():
     own = slice(first, first + SIZES[dist.get_rank()])
     leaf = clips[own].clone().requires_grad_()
     found = sp_loss(leaf, teacher[own], reduction="batch", gather=True)
-    return float((found - joint[own]).abs().max())
+    return float((found.detach() - joint[own]).abs().max())
 
 
 def validation():
