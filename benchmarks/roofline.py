@@ -9,6 +9,8 @@ Authors
 
 from settings import Shape
 
+from iusp_plugin.losses import matmul
+
 FLOAT = 4  # bytes
 
 
@@ -19,6 +21,18 @@ def _counts(products: int, between: int, entries: int) -> dict[str, int]:
         "between": between,
         "cache": FLOAT * entries,
     }
+
+
+def _gram_product(t: int, d: int) -> int:
+    """Operations of Q Q^T, a quarter of which is mirrored where it is large."""
+    if (
+        t < matmul.MIRROR_ROWS
+        or d < matmul.MIRROR_WIDTH
+        or t * d < matmul.MIRROR_ELEMENTS
+    ):
+        return 2 * t * t * d
+    half = (t // 2 + 15) // 16 * 16
+    return 2 * d * (half * t + (t - half) ** 2)
 
 
 def gram_work(t: int, d: int, k: int) -> dict[str, int]:
@@ -38,7 +52,7 @@ def gram_work(t: int, d: int, k: int) -> dict[str, int]:
         "between", and "cache", bytes that operators read and write.
     """
     # S S^T and, for the gradient, (M + M^T) S; T T^T.
-    products = 2 * t * t * (2 * d + k)
+    products = _gram_product(t, d) + _gram_product(t, k) + 2 * t * t * d
     # Norms of both (2 each), their product summed (2), two outer sums (1
     # each), what they multiply (1) and what is added to it (3).
     between = 12 * t * t
