@@ -137,6 +137,10 @@ def test_clips(kind):
     whole = teacher.clips(slice(0, 2), None)
     assert type(part) is type(teacher)
     assert all(map(torch.equal, whole, teacher))
+    uncut = teacher.clips(slice(1, 2), None)
+    assert all(
+        torch.equal(x, y[1:]) for x, y in zip(uncut, teacher, strict=True)
+    )
     for name, tensor in teacher._asdict().items():
         if name == "squares":  # those of rows that are longer
             assert part.squares is None
