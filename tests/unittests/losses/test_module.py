@@ -87,7 +87,7 @@ def test_numbers_out_of_range_are_refused_when_built(kind):
 
 @pytest.mark.parametrize(
     "kind, option",
-    [(IUSPLoss, "fom"), (IUSPLoss, "gather"), (SPLoss, "form")],
+    [(IUSPLoss, "forms"), (IUSPLoss, "gather"), (SPLoss, "form")],
 )
 def test_unknown_options_are_refused_when_built(kind, option):
     with pytest.raises(TypeError, match=f"unexpected .*'{option}'"):
