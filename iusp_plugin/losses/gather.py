@@ -44,6 +44,8 @@ def _shapes(rows: Tensor, frames: int, ragged: bool) -> list[list[int]]:
         values = [row[column] for row in table]
         if len(set(values)) > 1:
             name = names[column - 1]
+            if name == "dtypes":
+                values = [str(DTYPES[value]) for value in values]
             raise ValueError(
                 "gather=True needs features of the same kind on every process, "
                 f"but their {name} are {values}; give lengths on all of them, "

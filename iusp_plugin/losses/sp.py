@@ -4,6 +4,8 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+from typing import Any
+
 from torch import Tensor, is_grad_enabled
 
 from iusp_plugin.checks import LAYOUTS, check_choice, check_range
@@ -23,6 +25,7 @@ from iusp_plugin.losses.gram import (
 )
 from iusp_plugin.losses.module import LossModule
 from iusp_plugin.losses.teacher_similarity import (
+    READY_MADE,
     CosineSimilarity,
     Frames,
     SimilarityFactors,
@@ -88,10 +91,12 @@ def _given(
 ) -> Teacher:
     """A ready-made similarity of the batch's clips."""
     if isinstance(similarity, Tensor):
-        teacher = given_teacher(similarity.unsqueeze(0), 1)
-    else:
+        one: Any = similarity.unsqueeze(0)
+    elif isinstance(similarity, READY_MADE):
         one = each(similarity, lambda x: x.unsqueeze(0))
-        teacher = given_teacher(one, 1)
+    else:
+        one = similarity  # refused below
+    teacher = given_teacher(one, 1)
     if teacher[0].shape[1] != batch:
         raise ValueError(
             f"teacher_similarity compares {teacher[0].shape[1]} clips and "

@@ -32,6 +32,7 @@ from iusp_plugin.losses.gram import (
     check_floating,
     compute_dtype,
     inverse_norms,
+    peak_of,
     to_frames,
     unit_peak,
 )
@@ -326,11 +327,11 @@ def cosine_similarity(
     """
     with autocast_off(feats), torch.no_grad():
         frames = _frames(feats, lengths, layout)
-        unit = unit_peak(frames)
+        peak = peak_of(frames)
+        unit = frames / peak
         norms = torch.linalg.vector_norm(unit, dim=2)
         unit = unit * inverse_norms(norms, 0.0)[0].unsqueeze(2)
-        norms = torch.linalg.vector_norm(frames, dim=2)
-        return CosineSimilarity(gram_matrix(unit), norms)
+        return CosineSimilarity(gram_matrix(unit), norms * peak.squeeze(2))
 
 
 def similarity_factors(

@@ -177,3 +177,25 @@ def test_gram_matrix(batch, t, width, mirrored, calls):
 def test_gram_matrix_of_any_strides(rows):
     assert_gram(rows(0, 2, 259, 470))
     assert_gram(rows(0, 2, 9, 4))
+
+
+def test_onednn_is_given_dense_matrices(monkeypatch):
+    """With gaps it takes its reference kernel, a hundred times slower."""
+    seen = []
+
+    def spy(a, b, *rest):
+        seen.extend((a, b))
+        return a @ b.mT
+
+    monkeypatch.setattr(products, "_ONEDNN_LINEAR", spy)
+    batch_second = torch.randn(400, 3, 256).transpose(0, 1)
+    channel_first = torch.randn(2, 256, 400).mT
+    sliced = torch.randn(2, 400, 300)[..., :256]
+    for rows in (batch_second, channel_first, sliced):
+        products.gram_matrix(rows)
+        products.matmul(rows, rows.mT)
+        products.matmul(rows.mT, rows)
+    assert len(seen) > 20
+    for matrix in seen:
+        n, m = matrix.shape
+        assert matrix.stride() in ((m, 1), (1, n))
