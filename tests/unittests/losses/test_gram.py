@@ -12,7 +12,7 @@ from hypothesis import (
     strategies as st,
 )
 
-from iusp_plugin.losses import gram, similarity_matrix
+from iusp_plugin.losses import gram, iusp_loss, similarity_matrix, sp_loss
 from tests.reference.loss_loops import similarity_loop
 
 SIMILARITIES = ("row_l2", "cosine")
@@ -167,3 +167,22 @@ def test_finite_check_names_the_guilty_input():
         gram.check_loss_finite(nan, none=None, a=good, b=nan)
     with pytest.raises(ValueError, match="although its inputs are"):
         gram.check_loss_finite(nan, a=good)
+
+
+@pytest.mark.parametrize("loss", [iusp_loss, sp_loss])
+@pytest.mark.parametrize("layout", ["time_first", "channel_first"])
+def test_what_padding_holds_is_innocent(loss, layout):
+    """The input that is named is the one that spoils a valid frame."""
+    student, teacher = draw_rows(0, 2, 4, 3), draw_rows(1, 2, 4, 3)
+    lengths = torch.tensor([1.0, 0.5])
+    student[1, 2:] = float("nan")
+    teacher[1, 0] = float("inf")
+    if layout == "channel_first":
+        student, teacher = student.mT, teacher.mT
+    with pytest.raises(ValueError, match="teacher_feats holds 3 non-finite"):
+        loss(student, teacher, lengths, layout=layout)
+
+
+def test_rows_without_a_batch_are_refused():
+    with pytest.raises(ValueError, match=r"rows has shape \(4, 3\)"):
+        similarity_matrix(torch.ones(4, 3))
