@@ -70,7 +70,9 @@ def check_floating(argument: str, value: object) -> None:
         If it is something else.
     """
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        kind = getattr(value, "dtype", type(value).__name__)
+        kind = (
+            value.dtype if isinstance(value, Tensor) else type(value).__name__
+        )
         raise TypeError(f"{argument} is {kind}, expected a floating tensor.")
 
 

@@ -325,6 +325,7 @@ def cosine_similarity(
     >>> record.norms
     tensor([[5., 2.]])
     """
+    check_floating("feats", feats)
     with autocast_off(feats), torch.no_grad():
         frames = _frames(feats, lengths, layout)
         peak = peak_of(frames)
@@ -377,6 +378,7 @@ def similarity_factors(
     """
     check_choice("similarity", similarity, SIMILARITIES)
     check_range("eps", eps, low=0.0, high=0.99)
+    check_floating("feats", feats)
     with autocast_off(feats), torch.no_grad():
         frames = unit_peak(_frames(feats, lengths, layout))
         left, right, norms, squares = Frames(frames).factors(similarity, eps)
