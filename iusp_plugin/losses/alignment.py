@@ -12,7 +12,12 @@ from torch.nn import functional as F
 
 from iusp_plugin.checks import LAYOUTS, check_choice
 from iusp_plugin.lengths import check_lengths, frame_mask, num_frames
-from iusp_plugin.losses.gram import check_features, compute_dtype, to_frames
+from iusp_plugin.losses.gram import (
+    check_features,
+    check_same_clips,
+    compute_dtype,
+    to_frames,
+)
 
 ALIGNMENTS = ("error", "pool", "interpolate")
 
@@ -205,14 +210,9 @@ def check_pair(
     """
     check_features("student_feats", student, layout)
     check_features("teacher_feats", teacher, layout)
-    batch = student.shape[0]
-    if teacher.shape[0] != batch:
-        raise ValueError(
-            f"student_feats holds {batch} clips and teacher_feats "
-            f"{teacher.shape[0]}; both must hold the same clips."
-        )
+    check_same_clips(student, teacher)
     if lengths is not None:
-        check_lengths(lengths, batch)
+        check_lengths(lengths, student.shape[0])
 
 
 def aligned_pair(

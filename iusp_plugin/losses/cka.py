@@ -7,16 +7,18 @@ Authors
 import torch
 from torch import Tensor
 
-from iusp_plugin.checks import check_choice, check_range
+from iusp_plugin.checks import check_choice
 from iusp_plugin.losses.alignment import paired_frames
 from iusp_plugin.losses.gram import (
     EPS,
     FORMS,
     REDUCTIONS,
     autocast_off,
+    centred_rows,
+    check_eps,
+    check_floating,
     check_loss_finite,
     reduce_losses,
-    unit_peak,
 )
 from iusp_plugin.losses.module import LossModule
 
@@ -28,13 +30,7 @@ def _centred(
 
     NaN counts as varying, so that it shows in the result.
     """
-    if mask is not None:
-        rows = rows.masked_fill(~mask.unsqueeze(-1), 0.0)
-    rows = unit_peak(rows)
-    n = rows.shape[1] if mask is None else mask.sum(dim=1).view(-1, 1, 1)
-    centred = rows - rows.sum(dim=1, keepdim=True) / n
-    if mask is not None:
-        centred = centred.masked_fill(~mask.unsqueeze(-1), 0.0)
+    rows, centred = centred_rows(rows, mask)
     whole = rows.detach().square().sum(dim=(1, 2))
     varying = centred.detach().square().sum(dim=(1, 2))
     return centred, ~(varying <= eps**2 * whole)
@@ -187,7 +183,8 @@ def cka_loss(
     """
     check_choice("reduction", reduction, REDUCTIONS)
     check_choice("form", form, FORMS)
-    check_range("eps", eps, low=0.0, high=0.99)
+    check_eps(eps)
+    check_floating("student_feats", student_feats)
     with autocast_off(student_feats):
         student, teacher, mask = paired_frames(
             student_feats, teacher_feats, lengths, alignment, layout
@@ -196,7 +193,11 @@ def cka_loss(
         loss = reduce_losses(per_clip, reduction)
     if check_finite:
         check_loss_finite(
-            loss, student_feats=student_feats, teacher_feats=teacher_feats
+            loss,
+            lengths,
+            layout,
+            student_feats=student_feats,
+            teacher_feats=teacher_feats,
         )
     return loss
 

@@ -14,6 +14,7 @@ from iusp_plugin.losses.gram import (
     EPS,
     REDUCTIONS,
     autocast_off,
+    check_eps,
     check_floating,
     check_loss_finite,
     check_same_shape,
@@ -152,7 +153,7 @@ def dist_intra_loss(
     """
     check_range("temperature", temperature, low=0.0, low_open=True)
     check_choice("reduction", reduction, REDUCTIONS)
-    check_range("eps", eps, low=0.0, high=0.99)
+    check_eps(eps)
     check_floating("student_logits", student_logits)
     check_floating("teacher_logits", teacher_logits)
     check_same_shape(

@@ -82,7 +82,7 @@ class Comparison:
         """
         step = self._step(student)
         if step >= student.shape[0]:
-            whole = self._masked(student, self.teacher, self.frames)
+            whole = _masked(student, self.teacher, self.frames)
             result = self._kernel(*whole, need_gradient)
             return result.per_clip, result.gradient
         per_clip = []
@@ -112,8 +112,7 @@ class Comparison:
         """
         if self.form == "gram":
             return self.row_distances(student).sum(dim=1)
-        student, teacher = self._masked(student, self.teacher, self.frames)
-        teacher = _rescaled(_cast(teacher, student.dtype))
+        student, teacher = self._prepared(student)
         return covariance_distance(
             student, self._factors(teacher), self.similarity, self.eps
         )
@@ -131,10 +130,14 @@ class Comparison:
         torch.Tensor
             (batch, t).
         """
-        student, teacher = self._masked(student, self.teacher, self.frames)
-        teacher = _rescaled(_cast(teacher, student.dtype))
+        student, teacher = self._prepared(student)
         target = teacher.rows(self.similarity, self.eps)
         return gram_row_distances(student, target, self.similarity, self.eps)
+
+    def _prepared(self, student: Tensor) -> tuple[Tensor, Teacher]:
+        """Both sides as autograd's ways want them, zero in padding."""
+        student, teacher = _masked(student, self.teacher, self.frames)
+        return student, _rescaled(_cast(teacher, student.dtype))
 
     def _step(self, student: Tensor) -> int:
         """How many clips to compute at a time."""
@@ -162,18 +165,8 @@ class Comparison:
             n = None if counts is None else counts[i]
             rows, teacher = student[part, :n], self.teacher.clips(part, n)
             if counts is None and self.frames is not None:
-                rows, teacher = self._masked(rows, teacher, self.frames[part])
+                rows, teacher = _masked(rows, teacher, self.frames[part])
             yield part, rows, teacher
-
-    def _masked(
-        self, student: Tensor, teacher: Teacher, frames: Tensor | None
-    ) -> tuple[Tensor, Teacher]:
-        """Both sides with zeros in padding."""
-        if frames is None:
-            return student, teacher
-        mask = valid_frames(frames, student.shape[1])
-        student = student.masked_fill(~mask.unsqueeze(2), 0.0)
-        return student, teacher.masked(mask)
 
     def _target(self, teacher: Teacher) -> Rows | Factors:
         """The teacher as the form wants it."""
@@ -208,6 +201,17 @@ class Comparison:
             return result
         gradient = result.gradient / peak
         return Distance(result.per_clip, gradient, result.peaks)
+
+
+def _masked(
+    student: Tensor, teacher: Teacher, frames: Tensor | None
+) -> tuple[Tensor, Teacher]:
+    """Both sides with zeros in padding."""
+    if frames is None:
+        return student, teacher
+    mask = valid_frames(frames, student.shape[1])
+    student = student.masked_fill(~mask.unsqueeze(2), 0.0)
+    return student, teacher.masked(mask)
 
 
 def _may_look(tensor: Tensor) -> bool:

@@ -54,6 +54,42 @@ def autocast_off(tensor: Tensor) -> AbstractContextManager:
     return nullcontext()
 
 
+def check_eps(eps: float) -> None:
+    """Raise ValueError unless ``eps`` is a floor relative to a largest norm.
+
+    Arguments
+    ---------
+    eps : float
+        As given to a loss.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 <= eps <= 0.99: from 1 on every row would count as zero.
+    """
+    check_range("eps", eps, low=0.0, high=0.99)
+
+
+def check_same_clips(student: Tensor, teacher: Tensor) -> None:
+    """Raise unless both sides hold as many clips.
+
+    Arguments
+    ---------
+    student, teacher : torch.Tensor
+        (batch, ...).
+
+    Raises
+    ------
+    ValueError
+        If they differ in their first axis.
+    """
+    if teacher.shape[0] != student.shape[0]:
+        raise ValueError(
+            f"student_feats holds {student.shape[0]} clips and teacher_feats "
+            f"{teacher.shape[0]}; both must hold the same clips."
+        )
+
+
 def check_floating(argument: str, value: object) -> None:
     """Raise TypeError unless ``value`` is a floating tensor.
 
@@ -184,6 +220,37 @@ def unit_peak(rows: Tensor) -> Tensor:
     return rows / peak_of(rows)
 
 
+def centred_rows(rows: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows scaled to a largest entry of one, and the same less their mean.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        (batch, t, D). Padding may hold anything.
+    mask : torch.Tensor or None
+        bool (batch, t), True at valid rows.
+
+    Returns
+    -------
+    rows, centred : torch.Tensor
+        (batch, t, D) each, zero in padding.
+
+    Example
+    -------
+    >>> centred_rows(torch.tensor([[[1.0], [2.0]]]), None)[1]
+    tensor([[[-0.2500],
+             [ 0.2500]]])
+    """
+    if mask is not None:
+        rows = rows.masked_fill(~mask.unsqueeze(-1), 0.0)
+    rows = unit_peak(rows)
+    n = rows.shape[1] if mask is None else mask.sum(dim=1).view(-1, 1, 1)
+    centred = rows - rows.sum(dim=1, keepdim=True) / n
+    if mask is not None:
+        centred = centred.masked_fill(~mask.unsqueeze(-1), 0.0)
+    return rows, centred
+
+
 def peak_of(rows: Tensor) -> Tensor:
     """Largest magnitude of each matrix of rows, and 1 where all is zero.
 
@@ -309,7 +376,7 @@ def similarity_matrix(
              [0., 0., 0.]]])
     """
     check_choice("similarity", similarity, SIMILARITIES)
-    check_range("eps", eps, low=0.0, high=0.99)
+    check_eps(eps)
     with autocast_off(rows):
         rows = rows.to(compute_dtype(rows))
         if rows.dim() != 3:

@@ -6,7 +6,7 @@ Authors
 
 from torch import Tensor
 
-from iusp_plugin.checks import LAYOUTS, check_choice, check_range
+from iusp_plugin.checks import LAYOUTS, check_choice
 from iusp_plugin.lengths import check_lengths, num_frames
 from iusp_plugin.losses.alignment import (
     ALIGNMENTS,
@@ -22,6 +22,7 @@ from iusp_plugin.losses.gram import (
     REDUCTIONS,
     SIMILARITIES,
     autocast_off,
+    check_eps,
     check_features,
     check_floating,
     check_loss_finite,
@@ -38,20 +39,6 @@ from iusp_plugin.losses.teacher_similarity import (
     given_teacher,
     named_parts,
 )
-
-
-def _from_features(
-    student_feats: Tensor,
-    teacher_feats: Tensor,
-    lengths: Tensor | None,
-    alignment: str,
-    layout: str,
-) -> tuple[Tensor, Teacher]:
-    """Frames of both sides, the same number of them."""
-    student, teacher = aligned_pair(
-        student_feats, teacher_feats, lengths, alignment, layout
-    )
-    return student, Frames(teacher)
 
 
 def _from_similarity(
@@ -81,6 +68,20 @@ def _from_similarity(
             "more frames or alignment='interpolate' from fewer."
         )
     return student, teacher
+
+
+def _form(form: str, student: Tensor, teacher: Teacher, similarity: str) -> str:
+    """The form asked for, or the cheaper one."""
+    factors = factor_width(teacher)
+    if form == "auto":
+        batch, t, width = student.shape
+        return choose_form(batch, t, width, factors, similarity)
+    if form == "covariance" and factors is None:
+        raise ValueError(
+            "form='covariance' has no use for a t x t matrix of the teacher; "
+            "give teacher_feats or SimilarityFactors."
+        )
+    return form
 
 
 def _clip_weights(
@@ -207,7 +208,7 @@ def iusp_loss(
     check_choice("alignment", alignment, ALIGNMENTS)
     check_choice("layout", layout, LAYOUTS)
     check_choice("form", form, FORMS)
-    check_range("eps", eps, low=0.0, high=0.99)
+    check_eps(eps)
     if (teacher_feats is None) == (teacher_similarity is None):
         raise ValueError(
             "Give exactly one of teacher_feats and teacher_similarity."
@@ -215,23 +216,17 @@ def iusp_loss(
     check_floating("student_feats", student_feats)
     with autocast_off(student_feats):
         if teacher_feats is not None:
-            student, teacher = _from_features(
+            student, teacher_rows = aligned_pair(
                 student_feats, teacher_feats, lengths, alignment, layout
             )
+            teacher: Teacher = Frames(teacher_rows)
         else:
             assert teacher_similarity is not None  # checked above
             student, teacher = _from_similarity(
                 student_feats, teacher_similarity, lengths, alignment, layout
             )
-        batch, t, width = student.shape
-        factors = factor_width(teacher)
-        if form == "auto":
-            form = choose_form(batch, t, width, factors, similarity)
-        elif form == "covariance" and factors is None:
-            raise ValueError(
-                "form='covariance' has no use for a t x t matrix of the "
-                "teacher; give teacher_feats or SimilarityFactors."
-            )
+        form = _form(form, student, teacher, similarity)
+        t = student.shape[1]
         frames = None if lengths is None else num_frames(lengths, t)
         comparison = Comparison(teacher, frames, similarity, form, eps)
         weights = _clip_weights(student, frames, reduction, scaled)

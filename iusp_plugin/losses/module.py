@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from iusp_plugin.checks import LAYOUTS, check_choice, check_range
 from iusp_plugin.losses.alignment import ALIGNMENTS
-from iusp_plugin.losses.gram import FORMS, REDUCTIONS, SIMILARITIES
+from iusp_plugin.losses.gram import FORMS, REDUCTIONS, SIMILARITIES, check_eps
 
 _CHOICES = {
     "similarity": SIMILARITIES,
@@ -46,7 +46,7 @@ class LossModule(nn.Module):
             if name in _CHOICES:
                 check_choice(name, value, _CHOICES[name])
             elif name == "eps":
-                check_range(name, value, low=0.0, high=0.99)
+                check_eps(value)
             elif name == "temperature":
                 check_range(name, value, low=0.0, low_open=True)
             setattr(self, name, value)

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iusp_plugin.checks import check_choice, check_range
+from iusp_plugin.checks import check_choice
 from iusp_plugin.losses.alignment import paired_frames
 from iusp_plugin.losses.gram import (
     EPS,
     REDUCTIONS,
     autocast_off,
+    centred_rows,
+    check_eps,
+    check_floating,
     check_loss_finite,
     reduce_losses,
-    unit_peak,
 )
 from iusp_plugin.losses.module import LossModule
 
@@ -39,13 +41,9 @@ def _distances(
     spread about the mean, and not as their level. A distance not above the
     floor is 0 and has zero gradient. NaN is above it, so that it shows.
     """
-    if mask is not None:
-        rows = rows.masked_fill(~mask.unsqueeze(-1), 0.0)
-    rows = unit_peak(rows)
+    rows, centred = centred_rows(rows, mask)
     largest = rows.detach().square().sum(dim=2).amax(dim=1).view(-1, 1, 1)
-    n = rows.shape[1] if mask is None else mask.sum(dim=1).view(-1, 1, 1)
-    rows = rows - rows.sum(dim=1, keepdim=True) / n
-    gram = rows @ rows.mT
+    gram = centred @ centred.mT
     same = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
     # Of the same products, for equal frames to cancel. Not gram.diagonal():
     # torch 2.11 compiles a wrong gradient for it (inductor on a CPU; kin of
@@ -169,7 +167,8 @@ def rkd_distance_loss(
     tensor(0.)
     """
     check_choice("reduction", reduction, REDUCTIONS)
-    check_range("eps", eps, low=0.0, high=0.99)
+    check_eps(eps)
+    check_floating("student_feats", student_feats)
     with autocast_off(student_feats):
         student, teacher, mask = paired_frames(
             student_feats, teacher_feats, lengths, alignment, layout
@@ -178,7 +177,11 @@ def rkd_distance_loss(
         loss = reduce_losses(per_clip, reduction)
     if check_finite:
         check_loss_finite(
-            loss, student_feats=student_feats, teacher_feats=teacher_feats
+            loss,
+            lengths,
+            layout,
+            student_feats=student_feats,
+            teacher_feats=teacher_feats,
         )
     return loss
 

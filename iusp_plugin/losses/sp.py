@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, is_grad_enabled
 
-from iusp_plugin.checks import LAYOUTS, check_choice, check_range
+from iusp_plugin.checks import LAYOUTS, check_choice
 from iusp_plugin.lengths import check_lengths, frame_mask
 from iusp_plugin.losses.distance import Comparison, weighted_distance
 from iusp_plugin.losses.gather import gather_rows
@@ -17,9 +17,11 @@ from iusp_plugin.losses.gram import (
     REDUCTIONS,
     SIMILARITIES,
     autocast_off,
+    check_eps,
     check_features,
     check_floating,
     check_loss_finite,
+    check_same_clips,
     compute_dtype,
     to_frames,
 )
@@ -77,11 +79,7 @@ def _check_inputs(
         check_features(
             "teacher_feats", teacher, "time_first" if flat else layout
         )
-        if teacher.shape[0] != student.shape[0]:
-            raise ValueError(
-                f"student_feats holds {student.shape[0]} clips and teacher_feats "
-                f"{teacher.shape[0]}; both must hold the same clips."
-            )
+        check_same_clips(student, teacher)
     if lengths is not None:
         check_lengths(lengths, student.shape[0])
 
@@ -200,7 +198,7 @@ def sp_loss(
     check_choice("similarity", similarity, SIMILARITIES)
     check_choice("reduction", reduction, REDUCTIONS)
     check_choice("layout", layout, LAYOUTS)
-    check_range("eps", eps, low=0.0, high=0.99)
+    check_eps(eps)
     if lengths is None:
         layout = "time_first"
     given = teacher_similarity

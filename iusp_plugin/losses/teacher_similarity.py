@@ -22,12 +22,13 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from iusp_plugin.checks import LAYOUTS, check_choice, check_range
+from iusp_plugin.checks import LAYOUTS, check_choice
 from iusp_plugin.lengths import check_lengths, frame_mask
 from iusp_plugin.losses.gram import (
     EPS,
     SIMILARITIES,
     autocast_off,
+    check_eps,
     check_features,
     check_floating,
     compute_dtype,
@@ -377,7 +378,7 @@ def similarity_factors(
              [0.4472, 0.8944]]])
     """
     check_choice("similarity", similarity, SIMILARITIES)
-    check_range("eps", eps, low=0.0, high=0.99)
+    check_eps(eps)
     check_floating("feats", feats)
     with autocast_off(feats), torch.no_grad():
         frames = unit_peak(_frames(feats, lengths, layout))
