@@ -8,7 +8,7 @@ Authors
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # Where the time axis of a feature is: (batch, time, ...), or
 # (batch, channel, time[, freq]).
@@ -143,3 +143,31 @@ def first_five(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
+
+
+def differences(
+    known: Mapping[str, object], now: Mapping[str, object]
+) -> list[str]:
+    """Lines that say what differs between two sets of facts.
+
+    Arguments
+    ---------
+    known, now : mapping
+        Facts by name, earlier and now.
+
+    Returns
+    -------
+    list of str
+        One a differing fact, sorted by name; empty if there is none.
+
+    Example
+    -------
+    >>> differences({"lr": 0.1, "seed": 1}, {"lr": 0.2, "seed": 1})
+    ['  lr: 0.1 there, 0.2 now']
+    """
+    return [
+        f"  {key}: {known.get(key, '(absent)')!r} there, "
+        f"{now.get(key, '(absent)')!r} now"
+        for key in sorted(known.keys() | now.keys())
+        if key not in known or key not in now or known[key] != now[key]
+    ]

@@ -208,17 +208,46 @@ class LogMel(nn.Module):
         clips : iterable of torch.Tensor
             Each (frames, n_mels), as ``log_mel`` returns them.
         """
-        count = 0
-        total = torch.zeros(self.n_mels, dtype=torch.float64)
-        squares = torch.zeros(self.n_mels, dtype=torch.float64)
-        for feats in clips:
-            feats = feats.double()
-            count += feats.shape[0]
-            total += feats.sum(dim=0)
-            squares += feats.square().sum(dim=0)
-        if count == 0:
-            raise ValueError("clips is empty; statistics need audio.")
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp(min=1e-6)
+        self.set_statistics(*band_statistics(clips))
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Set mean and std per band, (n_mels,) each."""
         self.mean.copy_(mean)
-        self.std.copy_(variance.sqrt())
+        self.std.copy_(std)
+
+
+def band_statistics(clips: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each band over the frames of all clips.
+
+    Arguments
+    ---------
+    clips : iterable of torch.Tensor
+        Each (frames, n_mels).
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        Mean and standard deviation (at least 1e-3), float64 (n_mels,).
+
+    Raises
+    ------
+    ValueError
+        If there are no clips.
+
+    Example
+    -------
+    >>> band_statistics([torch.tensor([[1.0], [3.0]])])
+    (tensor([2.], dtype=torch.float64), tensor([1.], dtype=torch.float64))
+    """
+    count = 0
+    total, squares = torch.zeros(2, 1, dtype=torch.float64)
+    for feats in clips:
+        feats = feats.double()
+        count += feats.shape[0]
+        total = total + feats.sum(dim=0)
+        squares = squares + feats.square().sum(dim=0)
+    if count == 0:
+        raise ValueError("clips is empty; statistics need audio.")
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=1e-6)
+    return mean, variance.sqrt()

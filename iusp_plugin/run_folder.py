@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iusp_plugin.checks import differences
 from iusp_plugin.files import replacing
 
 RUN_FILE = "run.json"
@@ -107,12 +108,7 @@ def claim_run_folder(folder: str | Path, facts: Mapping[str, Any]) -> bool:
         write_json(path, facts)
         return False
     known = json.loads(path.read_text(encoding="utf-8"))
-    differing = [
-        f"  {key}: {known.get(key, '(absent)')!r} there, "
-        f"{facts.get(key, '(absent)')!r} now"
-        for key in sorted(known.keys() | facts.keys())
-        if known.get(key) != facts.get(key)
-    ]
+    differing = differences(known, facts)
     if differing:
         raise ValueError(
             f"{folder} belongs to a run with other settings:\n"

@@ -2,10 +2,9 @@
 
 A store is a folder named by the fingerprint of what it was made from (front
 end, audio files, code version), so another front end or a changed file makes
-another store and nothing stale is ever read:
-
-    <folder>/<fingerprint>/feats.npy    float32 (all frames, n_mels)
-    <folder>/<fingerprint>/index.json   clip ids, first frames, fingerprint
+another store and nothing stale is ever read. Its records are those of
+``iusp_plugin.dataio.shards``: one array "feats", float32 (frames, n_mels), a
+clip.
 
 Authors
  * The iusp_plugin authors 2026
@@ -14,23 +13,24 @@ Authors
 import hashlib
 import json
 import os
-import shutil
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from iusp_plugin.checks import near_names
 from iusp_plugin.dataio.clips import read_clip
-from iusp_plugin.features import LogMel
+from iusp_plugin.dataio.shards import ShardStore, ShardWriter
+from iusp_plugin.features import LogMel, band_statistics
+from iusp_plugin.files import replacing
 
 # Raise when the content of a store made from the same inputs would change.
-STORE_VERSION = 1
+STORE_VERSION = 2
+# 128 clips of 10 s and 64 bands: 16 MB a shard.
+SHARD_CLIPS = 128
+STATISTICS = "statistics.json"
 
 
 class FeatureStore:
@@ -44,58 +44,150 @@ class FeatureStore:
     Raises
     ------
     ValueError
-        If a file is missing or cannot be read, or index and array do not fit
-        together.
+        If it is not finished, or damaged.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        try:
-            index = json.loads((self.folder / "index.json").read_text())
-            self._first: list[int] = index["first_frame"]
-            self._row = {clip: i for i, clip in enumerate(index["clips"])}
-            self._feats = np.load(self.folder / "feats.npy", mmap_mode="r")
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"{self.folder} is damaged: {error}. Delete the folder."
-            ) from error
-        if len(self._feats) != self._first[-1]:
-            raise ValueError(
-                f"{self.folder} is damaged: {len(self._feats)} frames where "
-                f"the index says {self._first[-1]}. Delete the folder."
-            )
+        self._records = ShardStore(folder)
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self._records)
 
     def __getitem__(self, clip_id: str) -> Tensor:
         """Log-mel of one clip, (frames, n_mels), a copy."""
-        if clip_id not in self._row:
-            raise KeyError(
-                f"Clip {clip_id!r} is not in the feature store {self.folder}. "
-                f"{near_names(clip_id, list(self._row)[:20])}"
-            )
-        row = self._row[clip_id]
-        span = slice(self._first[row], self._first[row + 1])
-        return torch.from_numpy(np.array(self._feats[span]))
+        return torch.from_numpy(self._records[clip_id]["feats"])
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each band over all clips.
+
+        Computed at the first call, by ``features.band_statistics``, and kept
+        beside the store.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Mean and standard deviation, float64 (n_mels,).
+        """
+        path = self.folder / STATISTICS
+        if path.is_file():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            mean, std = (torch.tensor(row, dtype=torch.float64) for row in kept)
+            return mean, std
+        mean, std = band_statistics(self[clip] for clip in self._records)
+        with replacing(path) as part:
+            part.write_text(json.dumps([mean.tolist(), std.tolist()]))
+        return mean, std
 
 
-def _fingerprint(
-    audio: Mapping[str, str], front_end: LogMel, clip_duration_s: float
-) -> str:
-    """What a store depends on, as a short hexadecimal name."""
+def audio_digest(audio: Mapping[str, str]) -> str:
+    """Fingerprint of audio files, by their sizes and times of change.
+
+    Arguments
+    ---------
+    audio : mapping of str to str
+        Path of each clip's audio by id.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
     files = []
     for clip, path in audio.items():
         stat = os.stat(path)
         files.append([clip, stat.st_size, stat.st_mtime_ns])
-    facts: dict[str, Any] = {
-        "version": STORE_VERSION,
-        "front_end": front_end.config,
-        "clip_duration_s": clip_duration_s,
-        "files": files,
-    }
-    text = json.dumps(facts, sort_keys=True).encode()
-    return hashlib.sha256(text).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
+class FeatureStoreMaker:
+    """Makes the store of some clips, unless it is there already.
+
+    Processes share the work: each fills its part, and when all have, one of
+    them finishes the store. What an interrupted process has made is kept.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where stores live.
+    audio : callable
+        Returns the path of each clip's audio by id; called only if the store
+        has to be made.
+    source : str
+        Fingerprint of the audio, such as ``audio_digest``.
+    front_end : LogMel
+        What computes the features; its statistics play no part.
+    clip_duration_s : float
+        Longest duration of a clip, seconds.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        audio: Callable[[], Mapping[str, str]],
+        source: str,
+        front_end: LogMel,
+        clip_duration_s: float,
+    ):
+        self._audio = audio
+        self._front_end = front_end
+        self._clip_duration_s = clip_duration_s
+        self._identity: dict[str, Any] = {
+            "version": STORE_VERSION,
+            "front_end": front_end.config,
+            "clip_duration_s": float(clip_duration_s),
+            "source": source,
+        }
+        text = json.dumps(self._identity, sort_keys=True).encode()
+        self.folder = Path(folder) / hashlib.sha256(text).hexdigest()[:16]
+
+    def finished(self) -> bool:
+        """Whether the store is there."""
+        return (self.folder / "index.json").is_file()
+
+    def _writer(self, clips: list[str]) -> ShardWriter:
+        """Where the records go."""
+        return ShardWriter(self.folder, self._identity, clips, SHARD_CLIPS)
+
+    @torch.no_grad()
+    def fill(
+        self,
+        rank: int = 0,
+        world_size: int = 1,
+        description: str = "features",
+    ) -> None:
+        """Compute this process's part of the features.
+
+        Arguments
+        ---------
+        rank, world_size : int
+            This process among how many.
+        description : str
+            Label of the progress bar, which the first process shows.
+        """
+        audio = self._audio()
+        writer = self._writer(list(audio))
+        missing = writer.missing(rank, world_size)
+        total = sum(len(writer.of(number)) for number in missing)
+        with tqdm(
+            total=total, desc=description, unit="clip", disable=rank > 0
+        ) as bar:
+            for number in missing:
+                records = []
+                for clip in writer.of(number):
+                    records.append({"feats": self._feats(audio[clip]).numpy()})
+                    bar.update()
+                writer.write(number, records)
+
+    def _feats(self, path: str) -> Tensor:
+        """Features of one clip."""
+        rate = self._front_end.sample_rate
+        wav = read_clip(path, rate, self._clip_duration_s)
+        return self._front_end.log_mel(wav.unsqueeze(0)).squeeze(0)
+
+    def finish(self) -> None:
+        """Make what all processes have filled readable."""
+        self._writer(list(self._audio())).finish()
 
 
 def feature_store(
@@ -125,52 +217,10 @@ def feature_store(
     FeatureStore
         The finished store.
     """
-    name = _fingerprint(audio, front_end, clip_duration_s)
-    finished = Path(folder) / name
-    if not (finished / "index.json").is_file():
-        part = Path(folder) / f".{name}.{uuid.uuid4().hex[:8]}.part"
-        part.mkdir(parents=True)
-        try:
-            _fill(part, audio, front_end, clip_duration_s, description)
-            try:
-                os.replace(part, finished)
-            except OSError:
-                # Another process has finished the same store meanwhile.
-                if not finished.exists():
-                    raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return FeatureStore(finished)
-
-
-@torch.no_grad()
-def _fill(
-    part: Path,
-    audio: Mapping[str, str],
-    front_end: LogMel,
-    clip_duration_s: float,
-    description: str,
-) -> None:
-    """Compute every clip's features into a new folder."""
-    first = [0]
-    raw = part / "feats.raw"
-    with open(raw, "wb") as stream:
-        for path in tqdm(audio.values(), desc=description, unit="clip"):
-            wav = read_clip(path, front_end.sample_rate, clip_duration_s)
-            feats = front_end.log_mel(wav.unsqueeze(0)).squeeze(0)
-            stream.write(feats.contiguous().numpy().tobytes())
-            first.append(first[-1] + len(feats))
-    shape = (first[-1], front_end.n_mels)
-    _raw_to_npy(raw, part / "feats.npy", shape)
-    index = {"clips": list(audio), "first_frame": first}
-    (part / "index.json").write_text(json.dumps(index))
-
-
-def _raw_to_npy(raw: Path, path: Path, shape: tuple[int, int]) -> None:
-    """Put numpy's header before raw float32 values."""
-    with open(path, "wb") as out, open(raw, "rb") as values:
-        np.lib.format.write_array_header_1_0(
-            out, {"descr": "<f4", "fortran_order": False, "shape": shape}
-        )
-        shutil.copyfileobj(values, out, 1 << 22)
-    raw.unlink()
+    maker = FeatureStoreMaker(
+        folder, lambda: audio, audio_digest(audio), front_end, clip_duration_s
+    )
+    if not maker.finished():
+        maker.fill(description=description)
+        maker.finish()
+    return FeatureStore(maker.folder)

@@ -10,9 +10,13 @@ Authors
 
 import hashlib
 import json
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from iusp_plugin.dataio.annotations import SPLITS
 from iusp_plugin.files import replacing
@@ -123,3 +127,94 @@ def _serialize(entries: Mapping[str, Mapping[str, Any]]) -> bytes:
         for key, entry in entries.items()
     ]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+class Manifest(Mapping[str, dict[str, Any]]):
+    """A manifest whose entries are read when they are asked for.
+
+    What ``write_manifests`` writes is the JSON that SpeechBrain reads, one
+    line an example. So the ids and the places of the lines are enough to keep,
+    and 200 000 examples neither take seconds to open nor gigabytes.
+
+    Arguments
+    ---------
+    path : str or Path
+        The manifest.
+    replacements : mapping of str to str, optional
+        Fills the placeholders in the texts of an entry, as
+        ``speechbrain.dataio.dataio.load_data_json`` does.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a manifest of one line an example, or is empty.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> clip = {"wav": "{data_root}/a.wav", "coarse": [0, 1]}
+    >>> write_manifests(folder, {"train": {"a": clip}}, {"seed": 1})
+    >>> manifest = Manifest(folder / "train.json", {"data_root": "/data"})
+    >>> len(manifest), manifest["a"]
+    (1, {'wav': '/data/a.wav', 'coarse': [0, 1]})
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        replacements: Mapping[str, str] | None = None,
+    ):
+        self.path = Path(path)
+        self._replacements = dict(replacements or {})
+        self._row: dict[str, int] = {}
+        starts = [0]
+        with open(self.path, "rb") as stream:
+            for number, line in enumerate(stream, 1):
+                starts.append(starts[-1] + len(line))
+                # Braces stand alone on the first and on the last line.
+                if line.rstrip() not in (b"{", b"}", b""):
+                    self._row[self._key(line, number)] = number - 1
+        if not self._row:
+            raise ValueError(f"{self.path} holds no examples.")
+        self._starts = np.array(starts)
+
+    def _key(self, line: bytes, number: int) -> str:
+        """The example's id, with which a line begins."""
+        key, colon, _ = line.partition(b'": {')
+        if not colon or not key.startswith(b'"'):
+            raise ValueError(
+                f"Line {number} of {self.path} is not one example; write it "
+                "with write_manifests, one line an example."
+            )
+        return json.loads(key + b'"') if b"\\" in key else key[1:].decode()
+
+    @cached_property
+    def _content(self) -> mmap.mmap:
+        """The file's bytes, mapped when the first entry is read."""
+        with open(self.path, "rb") as stream:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row)
+
+    def __getitem__(self, example_id: str) -> dict[str, Any]:
+        """One entry, its placeholders filled."""
+        row = self._row[example_id]
+        line = self._content[self._starts[row] : self._starts[row + 1]]
+        _, _, entry = line.partition(b'": ')
+        loaded = json.loads(entry.rstrip(b",\r\n"))
+        return {
+            key: value.format_map(self._replacements)
+            if isinstance(value, str)
+            else value
+            for key, value in loaded.items()
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process maps the file itself."""
+        state = dict(self.__dict__)
+        state.pop("_content", None)
+        return state

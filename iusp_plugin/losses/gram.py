@@ -16,6 +16,8 @@ from iusp_plugin.lengths import frame_mask
 SIMILARITIES = ("row_l2", "cosine")
 REDUCTIONS = ("mean", "batch", "batchmean", "sum")
 FORMS = ("auto", "gram", "covariance")
+# What a clip is to SP: all its frames, or their mean.
+POOLINGS = ("none", "mean")
 
 # A row this much weaker than the strongest row of its matrix counts as zero:
 # its direction is rounding noise, and its gradient would be 1 / EPS too large.

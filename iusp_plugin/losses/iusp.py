@@ -275,6 +275,8 @@ class IUSPLoss(LossModule):
     tensor(0.5858)
     """
 
+    teacher_record = "cosine"
+
     def __init__(
         self,
         similarity: str = "row_l2",

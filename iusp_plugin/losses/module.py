@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from iusp_plugin.checks import LAYOUTS, check_choice, check_range
 from iusp_plugin.losses.alignment import ALIGNMENTS
-from iusp_plugin.losses.gram import FORMS, REDUCTIONS, SIMILARITIES, check_eps
+from iusp_plugin.losses.gram import (
+    FORMS,
+    POOLINGS,
+    REDUCTIONS,
+    SIMILARITIES,
+    check_eps,
+)
 
 _CHOICES = {
     "similarity": SIMILARITIES,
@@ -18,6 +24,7 @@ _CHOICES = {
     "layout": LAYOUTS,
     "reduction": REDUCTIONS,
     "form": FORMS,
+    "pooling": POOLINGS,
 }
 
 
@@ -39,6 +46,10 @@ class LossModule(nn.Module):
     ValueError
         For an unknown choice, a negative eps, a temperature <= 0.
     """
+
+    # What is kept of the teacher's tap where its outputs are cached: all of
+    # its "features", their "cosine" record, or their "mean" over time.
+    teacher_record = "features"
 
     def __init__(self, function: Callable[..., Tensor], **options):
         super().__init__()

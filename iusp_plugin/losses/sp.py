@@ -14,6 +14,7 @@ from iusp_plugin.losses.distance import Comparison, weighted_distance
 from iusp_plugin.losses.gather import gather_rows
 from iusp_plugin.losses.gram import (
     EPS,
+    POOLINGS,
     REDUCTIONS,
     SIMILARITIES,
     autocast_off,
@@ -39,15 +40,22 @@ from iusp_plugin.losses.teacher_similarity import (
 
 
 def _clip_rows(
-    feats: Tensor, lengths: Tensor | None, layout: str
+    feats: Tensor, lengths: Tensor | None, layout: str, pooling: str
 ) -> tuple[Tensor, int]:
-    """One row a clip, (batch, D), padded frames set to zero; frames a row."""
-    frames = 1
-    if lengths is not None and feats.dim() > 2:
-        feats = to_frames(feats, layout)
-        frames = feats.shape[1]
-        mask = frame_mask(lengths, frames)
-        feats = feats.masked_fill(~mask.unsqueeze(-1), 0.0)
+    """One row a clip, (batch, D), padded frames out of it; frames a row."""
+    pooled = pooling == "mean"
+    if feats.dim() == 2 or lengths is None and not pooled:
+        return feats.flatten(1), 1
+    feats = to_frames(feats, layout)
+    if pooled:
+        feats = feats.to(compute_dtype(feats))
+    if lengths is None:
+        return feats.mean(dim=1), 1
+    frames = feats.shape[1]
+    mask = frame_mask(lengths, frames).unsqueeze(-1)
+    feats = feats.masked_fill(~mask, 0.0)
+    if pooled:
+        return feats.sum(dim=1) / mask.sum(dim=1), 1
     return feats.flatten(1), frames
 
 
@@ -111,6 +119,7 @@ def sp_loss(
     *,
     similarity: str = "row_l2",
     scaled: bool = False,
+    pooling: str = "none",
     layout: str = "time_first",
     teacher_similarity: Tensor
     | CosineSimilarity
@@ -123,7 +132,7 @@ def sp_loss(
     """Squared difference of teacher's and student's clip similarities.
 
     With Q (b, D) one row a clip of the batch, everything after the batch axis
-    flattened, and G the similarity matrix (see
+    flattened or averaged over time, and G the similarity matrix (see
     ``iusp_plugin.losses.gram.similarity_matrix``),
 
         loss = 1 / b^2 * ||G_teacher - G_student||_F^2
@@ -156,9 +165,14 @@ def sp_loss(
         "row_l2" (paper) or "cosine".
     scaled : bool
         Multiply by b.
+    pooling : str
+        "none" (paper): a clip's frames one after the other; "mean": the mean
+        of its frames, which a shift in time hardly changes, and which is
+        short enough to be kept of a teacher. Clip-wise features (batch, D)
+        are taken as they are.
     layout : str
-        Where the time axis is, used with ``lengths`` only: "time_first" or
-        "channel_first".
+        Where the time axis is, used with ``lengths`` or ``pooling`` only:
+        "time_first" or "channel_first".
     teacher_similarity : torch.Tensor or NamedTuple, optional
         In place of ``teacher_feats``: the similarity matrix (batch, batch),
         ``CosineSimilarity`` of (batch, batch) and (batch,), or
@@ -197,18 +211,21 @@ def sp_loss(
     """
     check_choice("similarity", similarity, SIMILARITIES)
     check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("pooling", pooling, POOLINGS)
     check_choice("layout", layout, LAYOUTS)
     check_eps(eps)
-    if lengths is None:
+    if lengths is None and pooling == "none":
         layout = "time_first"
     given = teacher_similarity
     _check_inputs(student_feats, teacher_feats, given, lengths, layout, gather)
     gather = gather and student_feats.requires_grad and is_grad_enabled()
     with autocast_off(student_feats):
-        rows, frames = _clip_rows(student_feats, lengths, layout)
+        rows, frames = _clip_rows(student_feats, lengths, layout, pooling)
         own = slice(0, rows.shape[0])
         if teacher_feats is not None:
-            target, others = _clip_rows(teacher_feats.detach(), lengths, layout)
+            target, others = _clip_rows(
+                teacher_feats.detach(), lengths, layout, pooling
+            )
             dtype = compute_dtype(rows, target)
             if gather:
                 ragged = lengths is not None
@@ -249,6 +266,8 @@ class SPLoss(LossModule):
         "row_l2" (paper) or "cosine".
     scaled : bool
         Multiply by the number of clips.
+    pooling : str
+        "none" or "mean" over time.
     layout : str
         "time_first" or "channel_first"; used with lengths only.
     reduction : str
@@ -271,6 +290,7 @@ class SPLoss(LossModule):
         self,
         similarity: str = "row_l2",
         scaled: bool = False,
+        pooling: str = "none",
         layout: str = "time_first",
         reduction: str = "mean",
         gather: bool = False,
@@ -281,9 +301,15 @@ class SPLoss(LossModule):
             sp_loss,
             similarity=similarity,
             scaled=scaled,
+            pooling=pooling,
             layout=layout,
             reduction=reduction,
             gather=gather,
             check_finite=check_finite,
             eps=eps,
         )
+
+    @property
+    def teacher_record(self) -> str:  # type: ignore[override]
+        """The mean alone where that is what is compared."""
+        return "mean" if self.pooling == "mean" else "features"

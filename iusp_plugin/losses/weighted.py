@@ -10,9 +10,32 @@ from typing import cast
 from torch import Tensor, nn
 
 from iusp_plugin.checks import check_range, near_names
+from iusp_plugin.losses.teacher_similarity import CosineSimilarity
 
 # The name under which a network's output stands beside its taps.
 LOGITS = "logits"
+
+
+def record_name(tap: str, record: str) -> str:
+    """Name of what is kept of a tap, among a teacher's outputs.
+
+    Arguments
+    ---------
+    tap : str
+        A tap, or "logits".
+    record : str
+        A loss's ``teacher_record``.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> record_name("block4", "cosine"), record_name("block4", "features")
+    ('block4.cosine', 'block4')
+    """
+    return tap if record == "features" else f"{tap}.{record}"
 
 
 class DistillationTerm(nn.Module):
@@ -69,6 +92,11 @@ class DistillationTerm(nn.Module):
         self.pairs = list(zip(students, teachers, strict=True))
 
     @property
+    def teacher_record(self) -> str:
+        """What the loss needs of a teacher's tap; of a user's own, all."""
+        return getattr(self.loss, "teacher_record", "features")
+
+    @property
     def student_taps(self) -> list[str]:
         """The student's side of the pairs."""
         return [student for student, _ in self.pairs]
@@ -77,6 +105,29 @@ class DistillationTerm(nn.Module):
     def teacher_taps(self) -> list[str]:
         """The teacher's side of the pairs."""
         return [teacher for _, teacher in self.pairs]
+
+
+def _check_known(
+    name: str, side: str, tap: str, feats: Mapping[str, object]
+) -> None:
+    """Raise if a term compares what was not returned."""
+    if tap not in feats:
+        raise KeyError(
+            f"Term {name!r} compares the {side}'s {tap!r}, which was not "
+            f"returned. {near_names(tap, feats)}"
+        )
+
+
+def _value(
+    loss: nn.Module,
+    student: Tensor,
+    teacher: Tensor | CosineSimilarity,
+    lengths: Tensor | None,
+) -> Tensor:
+    """The loss of one pair, from the teacher's features or their record."""
+    if isinstance(teacher, CosineSimilarity):
+        return loss(student, lengths=lengths, teacher_similarity=teacher)
+    return loss(student, teacher, lengths=lengths)
 
 
 class WeightedLosses(nn.Module):
@@ -126,6 +177,14 @@ class WeightedLosses(nn.Module):
         """Names of the teacher's taps that the active terms compare."""
         return self._taps("teacher_taps")
 
+    @property
+    def teacher_records(self) -> list[tuple[str, str]]:
+        """Taps, or "logits", and what a cache has to keep of them."""
+        terms = self._active().values()
+        return sorted(
+            {(tap, t.teacher_record) for t in terms for tap in t.teacher_taps}
+        )
+
     def _active(self) -> dict[str, DistillationTerm]:
         """The active terms by name."""
         return cast(dict[str, DistillationTerm], dict(self.terms.items()))
@@ -139,15 +198,18 @@ class WeightedLosses(nn.Module):
     def forward(
         self,
         student: Mapping[str, Tensor],
-        teacher: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor | CosineSimilarity],
         lengths: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Each active term by name, before its weight.
 
         Arguments
         ---------
-        student, teacher : mapping of str to torch.Tensor
+        student : mapping of str to torch.Tensor
             Features by tap, and "logits".
+        teacher : mapping of str to torch.Tensor or CosineSimilarity
+            The same of the teacher; or, where its outputs are cached, what
+            was kept of a tap, by ``record_name``.
         lengths : torch.Tensor, optional
             Relative lengths, (batch,).
 
@@ -163,21 +225,15 @@ class WeightedLosses(nn.Module):
         """
         losses = {}
         for name, term in self._active().items():
-            for side, feats, taps in (
-                ("student", student, term.student_taps),
-                ("teacher", teacher, term.teacher_taps),
-            ):
-                for tap in taps:
-                    if tap not in feats:
-                        raise KeyError(
-                            f"Term {name!r} compares the {side}'s {tap!r}, "
-                            f"which was not returned. {near_names(tap, feats)}"
-                        )
-            first, *others = (
-                term.loss(student[one], teacher[other], lengths=lengths)
-                for one, other in term.pairs
-            )
-            losses[name] = sum(others, start=first)
+            pairs = []
+            for tap, teacher_tap in term.pairs:
+                kept = record_name(teacher_tap, term.teacher_record)
+                kept = kept if kept in teacher else teacher_tap
+                _check_known(name, "student", tap, student)
+                _check_known(name, "teacher", kept, teacher)
+                pairs.append((student[tap], teacher[kept]))
+            values = [_value(term.loss, *pair, lengths) for pair in pairs]
+            losses[name] = sum(values[1:], start=values[0])
         return losses
 
     def weighted_sum(self, losses: Mapping[str, Tensor]) -> Tensor | float:
