@@ -51,6 +51,37 @@ _KNOTS = 5
 _NEPERS_PER_DB = math.log(10.0) / 10.0
 
 
+def roll_frames(feats: Tensor, steps: Tensor, turning: Tensor) -> Tensor:
+    """Shift the first frames of each clip circularly.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        (batch, time, ...).
+    steps : torch.Tensor
+        Frames by which each clip is shifted to later, integer (batch,).
+    turning : torch.Tensor
+        How many frames turn, integer (batch,); the others stay.
+
+    Returns
+    -------
+    torch.Tensor
+        The same shape.
+
+    Example
+    -------
+    >>> feats = torch.arange(5).view(1, 5)
+    >>> roll_frames(feats, torch.tensor([1]), torch.tensor([4]))
+    tensor([[3, 0, 1, 2, 4]])
+    """
+    frame = torch.arange(feats.shape[1], device=feats.device)
+    turning = turning.unsqueeze(1)
+    source = (frame - steps.unsqueeze(1)) % turning.clamp(min=1)
+    source = torch.where(frame < turning, source, frame)
+    shape = source.shape + (1,) * (feats.dim() - 2)
+    return feats.gather(1, source.view(shape).expand_as(feats))
+
+
 class ClipAugment:
     """Circular time shift, random colouring, and mixing of two clips.
 
@@ -64,7 +95,8 @@ class ClipAugment:
     time_shift : bool
         Shift each clip circularly by a random share of its length.
     shift_multiple : int
-        Shifts are whole multiples of this many frames.
+        Shifts are whole multiples of this many frames. At a multiple of a
+        teacher's time stride its kept outputs can be shifted along.
     mix_probability : float
         Share of the clips that get a partner.
     mix_gain_db : float
@@ -140,7 +172,7 @@ class ClipAugment:
             The same shape.
         """
         if self.time_shift:
-            feats = self._roll(feats, draw.shift, lengths)
+            feats = self._roll(feats, draw, lengths)
         if self.mix_probability > 0:
             feats = self._mix(feats, draw, lengths, log_unit)
         if self.colour_db > 0:
@@ -171,19 +203,42 @@ class ClipAugment:
         sounds = draw.mixed[:, None, None] & (mix != -math.inf)
         return torch.where(sounds, mix, feats)
 
+    def shift_frames(
+        self, draw: ClipDraw, n_frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """How far each clip turns, and how many of its frames do.
+
+        A clip of n frames turns within its first
+        n // shift_multiple * shift_multiple frames, so that a map of that
+        stride turns in whole frames; what is left of the last multiple stays.
+
+        Arguments
+        ---------
+        draw : ClipDraw
+            What ``draw`` returned.
+        n_frames : torch.Tensor
+            Frames of each clip, integer (batch,).
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Frames by which each clip is shifted to later, a multiple of
+            ``shift_multiple``, and frames that turn, both (batch,).
+        """
+        multiple = self.shift_multiple
+        blocks = n_frames // multiple
+        steps = (draw.shift * blocks).floor().long() * self.time_shift
+        return steps * multiple, blocks * multiple
+
     def _roll(
-        self, feats: Tensor, shift: Tensor, lengths: Tensor | None
+        self, feats: Tensor, draw: ClipDraw, lengths: Tensor | None
     ) -> Tensor:
         """Circular shift of each clip within its own valid frames."""
         total = feats.shape[1]
         if lengths is None:
             lengths = torch.ones(len(feats), device=feats.device)
-        n = num_frames(lengths, total).unsqueeze(1)
-        steps = (shift.unsqueeze(1) * n / self.shift_multiple).floor().long()
-        frame = torch.arange(total, device=feats.device).unsqueeze(0)
-        source = (frame - steps * self.shift_multiple) % n
-        source = torch.where(frame < n, source, frame)
-        return feats.gather(1, source.unsqueeze(-1).expand_as(feats))
+        steps, turning = self.shift_frames(draw, num_frames(lengths, total))
+        return roll_frames(feats, steps, turning)
 
     def mix_targets(self, targets: Tensor, draw: ClipDraw) -> Tensor:
         """Union of the tags of mixed clips.

@@ -6,13 +6,15 @@ Authors
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from iusp_plugin.checks import check_choice
 from iusp_plugin.features import LogMel
 from iusp_plugin.losses.weighted import LOGITS
-from iusp_plugin.taps import FeatureTaps
+from iusp_plugin.taps import DEFAULT, FeatureTaps
 from iusp_plugin.weights import load_tagger
 
 
@@ -96,6 +98,24 @@ class FrozenTeacher(nn.Module):
         super().train(False)
         self.requires_grad_(False)
         return self
+
+    def tap_facts(self, tap: str) -> tuple[str, int]:
+        """Own name of a tap, and how many input frames a frame of it has.
+
+        Arguments
+        ---------
+        tap : str
+            From the network's ``taps``, or "default".
+
+        Returns
+        -------
+        tuple
+            Name and time stride.
+        """
+        model: Any = self.tagger.model
+        name = model.default_tap if tap == DEFAULT else tap
+        check_choice("teacher_tap", name, model.taps)
+        return name, model.taps[name].time_stride
 
     def train(self, mode: bool = True) -> "FrozenTeacher":
         """Stays in eval mode whatever is asked."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from iusp_plugin.checks import differences, near_names
 from iusp_plugin.files import replacing
@@ -194,7 +194,7 @@ class ShardWriter:
             "sha256": _checksum(tensors),
         }
         with replacing(_shard_path(self.folder, number)) as part:
-            save_file(tensors, part, metadata)
+            part.write_bytes(save(tensors, metadata))
 
     def finished(self) -> bool:
         """Whether the index has been written."""

@@ -4,12 +4,19 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import json
+from hashlib import sha256
 from pathlib import Path
 
+import torch
 from iusp_plugin.dataio.clips import read_clip
-from iusp_plugin.dataio.feature_store import feature_store
+from iusp_plugin.dataio.feature_store import FeatureStore, FeatureStoreMaker
 
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    is_distributed_initialized,
+    run_on_main,
+)
 
 
 def check_datasets(datasets, data_folder, batch_size):
@@ -38,8 +45,37 @@ def check_datasets(datasets, data_folder, batch_size):
         )
 
 
-def add_stored_features(dataset, hparams, sides, split):
-    """Log-mels of each side from a feature store; returns the new keys.
+def audio_source(manifest_folder, split):
+    """Fingerprint of a split's audio, as its preparation found it.
+
+    Arguments
+    ---------
+    manifest_folder : str or Path
+        Folder of the manifests.
+    split : str
+        Which one.
+
+    Returns
+    -------
+    str
+        The same for all options of the preparation.
+    """
+    marker = json.loads((Path(manifest_folder) / "prepared.json").read_text())
+    facts = [marker["inputs"][k] for k in ("audio_md5", "annotations_md5")]
+    return f"{split}, {sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+
+
+def rank_and_world():
+    """This process's number and how many there are."""
+    if not is_distributed_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def add_stored_features(dataset, hparams, sides, split, source):
+    """Log-mels of each side from a feature store; returns the stores.
+
+    Every process makes its share of what is missing.
 
     Arguments
     ---------
@@ -51,25 +87,48 @@ def add_stored_features(dataset, hparams, sides, split):
         Front end of each new key.
     split : str
         Label of the progress bar.
+    source : str
+        What ``audio_source`` returned.
+
+    Returns
+    -------
+    dict of str to FeatureStore
     """
-    audio = {item["wav"]: item["wav"] for item in dataset.data.values()}
+
+    def audio():
+        return {c["audio_filename"]: c["wav"] for c in dataset.data.values()}
+
+    stores = {}
     for key, front_end in sides.items():
-        arguments = {
-            "folder": Path(hparams["cache_folder"]) / "feats",
-            "audio": audio,
-            "front_end": front_end,
-            "clip_duration_s": hparams["clip_duration_s"],
-            "description": f"{key} of {split}",
-        }
-        run_on_main(feature_store, kwargs=arguments)
-        store = feature_store(**arguments)
-        dataset.add_dynamic_item(store.__getitem__, "wav", key)
-    return list(sides)
+        maker = FeatureStoreMaker(
+            Path(hparams["cache_folder"]) / "feats",
+            audio,
+            source,
+            front_end,
+            hparams["clip_duration_s"],
+        )
+        if not run_on_main(maker.finished):
+            maker.fill(*rank_and_world(), description=f"{key} of {split}")
+            ddp_barrier()
+            run_on_main(maker.finish)
+        stores[key] = FeatureStore(maker.folder)
+        dataset.add_dynamic_item(stores[key].__getitem__, "audio_filename", key)
+    return stores
 
 
-def add_audio(dataset, hparams):
-    """Waveforms, for features on the fly; returns the new key."""
-    rate = hparams["front_end"].sample_rate
+def add_audio(dataset, hparams, sides):
+    """Waveforms, for features on the fly; returns the new keys.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        Gets the item "wavs".
+    hparams : dict
+        Loaded YAML.
+    sides : dict of str to LogMel
+        Front ends, which share one rate.
+    """
+    (rate,) = {front_end.sample_rate for front_end in sides.values()}
     duration = hparams["clip_duration_s"]
 
     def read(path):
@@ -79,7 +138,7 @@ def add_audio(dataset, hparams):
     return ["wavs"]
 
 
-def fit_front_end(front_end, dataset, hparams):
+def fit_front_end(front_end, dataset):
     """Statistics of the student's front end over the training clips.
 
     Arguments
@@ -87,18 +146,16 @@ def fit_front_end(front_end, dataset, hparams):
     front_end : LogMel
         Its statistics are set.
     dataset : DynamicItemDataset
-        Training clips.
-    hparams : dict
-        Loaded YAML.
+        Training clips; its ``stores`` hold their log-mels, if any do.
     """
-    key = "feats" if hparams["feature_store"] else "wavs"
+    if "feats" in dataset.stores:
+        stored = dataset.stores["feats"].statistics
+        front_end.set_statistics(*run_on_main(stored))
+        return
 
     def clips():
-        with dataset.output_keys_as([key]):
+        with dataset.output_keys_as(["wavs"]):
             for item in dataset:
-                sound = item[key]
-                if key == "wavs":
-                    sound = front_end.log_mel(sound.unsqueeze(0)).squeeze(0)
-                yield sound
+                yield front_end.log_mel(item["wavs"].unsqueeze(0)).squeeze(0)
 
     front_end.fit_statistics(clips())

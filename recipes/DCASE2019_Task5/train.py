@@ -21,7 +21,9 @@ from pathlib import Path
 import torch
 from dcase2019_task5_prepare import prepare_dcase2019_task5, resolve_data_folder
 from hyperpyyaml import load_hyperpyyaml
+from iusp_plugin.dataio.manifests import Manifest
 from iusp_plugin.dataio.tag_levels import output_targets, to_submission
+from iusp_plugin.lengths import num_frames
 from iusp_plugin.losses import masked_bce_loss
 from iusp_plugin.run_folder import (
     claim_run_folder,
@@ -30,9 +32,21 @@ from iusp_plugin.run_folder import (
     write_json,
 )
 from iusp_plugin.taps import FeatureTaps
+from iusp_plugin.teacher_cache import (
+    TeacherCache,
+    cache_identity,
+    cache_parts,
+    check_augmentation,
+)
 from iusp_plugin.weights import save_tagger
 from scoring import KEY, log_table, score_splits, scores_record, summarise
-from sounds import add_audio, add_stored_features, check_datasets, fit_front_end
+from sounds import (
+    add_audio,
+    add_stored_features,
+    audio_source,
+    check_datasets,
+    fit_front_end,
+)
 
 import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process, run_on_main
@@ -52,6 +66,7 @@ NEUTRAL = {
     "use_tensorboard",
     "teacher_folder",
     "teacher_checkpoint",
+    "teacher_cache",
     "download",
     "skip_prep",
     "feature_store",
@@ -76,33 +91,41 @@ class TaggingBrain(sb.core.Brain):
         """Batch to logits, tapped features, and the teacher's view."""
         batch = batch.to(self.device)
         outputs = {}
-        feats, lengths = self._log_mel(batch, "feats", self.modules.front_end)
+        front_end = self.modules.front_end
+        feats, lengths = self._log_mel(batch, "feats", front_end)
         if stage == sb.Stage.TRAIN:
             augment = self.hparams.clip_augment
             draw = augment.draw(len(feats), self.device)
             outputs["draw"] = draw
-            sounds = {"student": (feats, self.modules.front_end)}
+            sounds = augment.apply(feats, draw, lengths, front_end.log_unit)
             if self.hparams.distillation.needs_teacher:
-                front_end = self.modules.teacher.front_end
-                heard, _ = self._log_mel(batch, "teacher_feats", front_end)
-                sounds["teacher"] = (heard, front_end)
-            # Teacher and student hear the same shift, mix and colour.
-            sounds = {
-                side: augment.apply(sound, draw, lengths, front_end.log_unit)
-                for side, (sound, front_end) in sounds.items()
-            }
-            lengths = augment.mix_lengths(lengths, draw)
-            feats = sounds["student"]
-            if "teacher" in sounds:
-                outputs["teacher"] = self.modules.teacher(
-                    sounds["teacher"], lengths
+                outputs["teacher"] = self._teacher_view(
+                    batch, sounds, draw, lengths
                 )
+            feats, lengths = sounds, augment.mix_lengths(lengths, draw)
         feats = self.modules.front_end.normalise(feats)
         feats = self.modules.spec_augment(feats)
         logits, taps = self.modules.student(feats, lengths)
         outputs["student"] = {"logits": logits, **taps}
         outputs["lengths"] = lengths
         return outputs
+
+    def _teacher_view(self, batch, sounds, draw, lengths):
+        """What the teacher says of the clips, shifted and mixed alike."""
+        augment = self.hparams.clip_augment
+        if self.teacher_cache is not None:
+            whole = sounds.new_ones(len(sounds)) if lengths is None else lengths
+            shift = augment.shift_frames(
+                draw, num_frames(whole, sounds.shape[1])
+            )
+            return self.teacher_cache.batch(
+                batch.audio_filename, shift, self.device
+            )
+        front_end = self.modules.teacher.front_end
+        if front_end.config != self.modules.front_end.config:
+            feats, _ = self._log_mel(batch, "teacher_feats", front_end)
+            sounds = augment.apply(feats, draw, lengths, front_end.log_unit)
+        return self.modules.teacher(sounds, augment.mix_lengths(lengths, draw))
 
     def _log_mel(self, batch, key, front_end):
         """Un-normalised log-mels and relative lengths (None: all whole)."""
@@ -251,8 +274,8 @@ def prepare_data(hparams):
     return data_folder, manifest_folder, file_digest(marker)
 
 
-def dataio_prep(hparams, data_folder, manifest_folder, splits):
-    """Datasets by split, with the features of student and teacher.
+def dataio_prep(hparams, data_folder, manifest_folder, splits, sides=None):
+    """Datasets by split, with the features of one side or of both.
 
     Arguments
     ---------
@@ -262,42 +285,85 @@ def dataio_prep(hparams, data_folder, manifest_folder, splits):
         Audio, and the manifests made from it.
     splits : sequence of str
         Splits wanted; those without a manifest are left out.
+    sides : dict of str to LogMel, optional
+        Front end of each key of features; the student's alone if left out.
 
     Returns
     -------
     dict of str to DynamicItemDataset
     """
-    sides = {"feats": hparams["front_end"]}
-    if hparams["distillation"].needs_teacher:
-        sides["teacher_feats"] = hparams["teacher"].front_end
+    if sides is None:
+        sides = {"feats": hparams["front_end"]}
     datasets = {}
     for split in splits:
-        manifest = Path(manifest_folder) / f"{split}.json"
-        if not manifest.is_file():
+        path = Path(manifest_folder) / f"{split}.json"
+        if not path.is_file():
             continue
-        dataset = sb.dataio.dataset.DynamicItemDataset.from_json(
-            str(manifest), replacements={"data_root": str(data_folder)}
-        )
+        manifest = Manifest(path, {"data_root": str(data_folder)})
+        dataset = sb.dataio.dataset.DynamicItemDataset(manifest)
         dataset.add_dynamic_item(torch.tensor, "coarse", "coarse_targets")
         dataset.add_dynamic_item(torch.tensor, "fine", "fine_targets")
+        dataset.stores = {}
         if hparams["feature_store"]:
-            sounds = add_stored_features(dataset, hparams, sides, split)
+            source = audio_source(manifest_folder, split)
+            dataset.stores = add_stored_features(
+                dataset, hparams, sides, split, source
+            )
+            sounds = list(sides)
         else:
-            sounds = add_audio(dataset, hparams)
+            sounds = add_audio(dataset, hparams, sides)
         keys = ["id", "audio_filename", "coarse_targets", "fine_targets"]
         dataset.set_output_keys(keys + sounds)
         datasets[split] = dataset
     return datasets
 
 
-def make_brain(hparams, run_opts):
-    """The Brain, with student, taps and teacher in place."""
+def cache_facts(hparams, manifest_folder):
+    """What a teacher cache has to hold and to be made from.
+
+    Arguments
+    ---------
+    hparams : dict
+        Loaded YAML; its teacher has been loaded.
+    manifest_folder : str or Path
+        Folder of the manifests.
+
+    Returns
+    -------
+    tuple
+        Folder, parts and identity, as ``TeacherCache`` takes them.
+    """
+    teacher = hparams["teacher"]
+    parts = cache_parts(teacher, hparams["distillation"].teacher_records)
+    identity = cache_identity(
+        teacher,
+        audio_source(manifest_folder, "train"),
+        hparams["teacher_precision"],
+        hparams["clip_duration_s"],
+    )
+    return Path(hparams["teacher_cache"]), parts, identity
+
+
+def open_teacher_cache(hparams, manifest_folder):
+    """The teacher's cache if it is wanted; refused if it does not fit."""
+    if not hparams["distillation"].needs_teacher:
+        return None
+    if not hparams["use_teacher_cache"]:
+        return None
+    folder, parts, identity = cache_facts(hparams, manifest_folder)
+    check_augmentation(hparams["clip_augment"], parts)
+    how_to_make = " ".join(["python cache_teacher.py", *sys.argv[1:]])
+    return TeacherCache(folder, parts, identity, how_to_make)
+
+
+def make_brain(hparams, run_opts, teacher_cache=None):
+    """The Brain, with student, taps and teacher or its cache in place."""
     distillation = hparams["distillation"]
     modules = dict(hparams["modules"])
     modules["student"] = FeatureTaps(
         hparams["model"], distillation.student_taps
     )
-    if distillation.needs_teacher:
+    if distillation.needs_teacher and teacher_cache is None:
         modules["teacher"] = hparams["teacher"]
     brain = TaggingBrain(
         modules=modules,
@@ -306,6 +372,7 @@ def make_brain(hparams, run_opts):
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
+    brain.teacher_cache = teacher_cache
     brain.train_loggers = make_loggers(hparams)
     if brain.test_only and not brain.checkpointer.list_checkpoints():
         raise FileNotFoundError(
@@ -337,8 +404,18 @@ def run(hparams_file, run_opts, overrides):
     if distillation.needs_teacher:
         teacher.load(distillation.teacher_taps)
     data_folder, manifest_folder, data_digest = prepare_data(hparams)
+    cache = open_teacher_cache(hparams, manifest_folder)
+    sides = {"feats": hparams["front_end"]}
+    if distillation.needs_teacher and cache is None:
+        sides["teacher_feats"] = teacher.front_end
+    if all(s.config == sides["feats"].config for s in sides.values()):
+        sides = {"feats": hparams["front_end"]}
     datasets = dataio_prep(
-        hparams, data_folder, manifest_folder, ("train", "validate", "test")
+        hparams,
+        data_folder,
+        manifest_folder,
+        ("train", "validate", "test"),
+        sides,
     )
     check_datasets(datasets, data_folder, hparams["batch_size"])
     facts = plain_hparams(hparams | given, without=NEUTRAL)
@@ -351,9 +428,9 @@ def run(hparams_file, run_opts, overrides):
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    fit_front_end(hparams["front_end"], datasets["train"], hparams)
+    fit_front_end(hparams["front_end"], datasets["train"])
     summarise(hparams | given, datasets, command)
-    brain = make_brain(hparams, run_opts)
+    brain = make_brain(hparams, run_opts, cache)
     brain.fit(
         hparams["epoch_counter"],
         datasets.pop("train"),

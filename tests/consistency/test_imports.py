@@ -28,7 +28,7 @@ LAYERS = (
         "precision",
         "run_folder",
     },
-    {"taps", "weights", "teachers", "teacher_cache"},
+    {"taps", "weights", "teachers", "teacher_records", "teacher_cache"},
     {"inference", "pictures"},
     {"recipes"},
 )
@@ -40,6 +40,7 @@ SIDEWAYS = {
     ("teachers", "iusp_plugin.taps"),
     ("teachers", "iusp_plugin.weights"),
     ("teacher_cache", "iusp_plugin.teachers"),
+    ("teacher_cache", "iusp_plugin.teacher_records"),
 }
 
 # Parts and modules that may know the host.

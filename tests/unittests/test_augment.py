@@ -61,13 +61,17 @@ def test_shifts_are_multiples_and_permutations(multiple):
     frames = torch.arange(30.0).view(1, 30, 1).expand(64, 30, 1)
     shifted = augment.apply(frames, augment.draw(64)).squeeze(2)
     assert torch.equal(shifted.sort(dim=1).values, frames.squeeze(2))
-    # Where frame 0 went: the clip as a whole turned by that much.
+    # Where frame 0 went: the whole multiples turned by that much.
     steps = shifted.argmin(dim=1)
     assert (steps % multiple == 0).all()
+    possible = 30 // multiple
+    turning = possible * multiple
     for row, step in zip(shifted, steps.tolist(), strict=True):
-        assert torch.equal(row, torch.arange(30.0).roll(step))
-    possible = math.ceil(30 / multiple)
-    assert 0.7 * possible < len(steps.unique()) <= possible
+        assert torch.equal(
+            row[:turning], torch.arange(turning * 1.0).roll(step)
+        )
+        assert torch.equal(row[turning:], torch.arange(turning * 1.0, 30.0))
+    assert 0.7 * possible < len(steps.unique()) <= max(possible, 1)
 
 
 @pytest.mark.parametrize("unit", [1.0, 10 / math.log(10)])
