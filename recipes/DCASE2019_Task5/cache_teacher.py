@@ -199,9 +199,9 @@ def cache_teacher(hparams_file, run_opts, overrides):
         rows.setdefault(clip["audio_filename"], row)
     clips = list(rows)
     # The first process makes the folders; the others find them.
-    make = [{"folder": folder, "identity": identity, "clips": clips}]
-    run_on_main(make_writers, args=[parts], kwargs=make[0])
-    writers = make_writers(parts, folder, identity, clips)
+    facts = [parts, folder, identity, clips]
+    run_on_main(make_writers, args=facts)
+    writers = make_writers(*facts)
     listener = Listener(hparams, run_opts["device"] or infer_device())
     dataset.set_output_keys([*(sides if listener.stored else ["wavs"])])
     if if_main_process():
@@ -213,15 +213,15 @@ def cache_teacher(hparams_file, run_opts, overrides):
         for writer in writers.values():
             writer.finish()
         logger.info(
-            "%d of %d clips heard in %.1f s; %s holds %s",
-            *(heard * rank_and_world()[1], len(clips), time.time() - start),
-            *(folder, ", ".join(part.folder for part in parts)),
+            "%s holds %s of %d clips; %d were heard here, in %.1f s",
+            *(folder, ", ".join(part.folder for part in parts), len(clips)),
+            *(heard, time.time() - start),
         )
     ddp_barrier()
 
 
 def make_writers(parts, folder, identity, clips):
-    """A writer of each part; refuses another teacher's folder."""
+    """A writer of each part; see ``part_writer``."""
     return {part: part_writer(folder, part, identity, clips) for part in parts}
 
 

@@ -352,12 +352,26 @@ def open_teacher_cache(hparams, manifest_folder):
         return None
     folder, parts, identity = cache_facts(hparams, manifest_folder)
     check_augmentation(hparams["clip_augment"], parts)
-    how_to_make = " ".join(["python cache_teacher.py", *sys.argv[1:]])
+    how_to_make = " ".join(["python", "cache_teacher.py", *sys.argv[1:]])
     return TeacherCache(folder, parts, identity, how_to_make)
 
 
 def make_brain(hparams, run_opts, teacher_cache=None):
-    """The Brain, with student, taps and teacher or its cache in place."""
+    """The Brain, with student, taps and teacher or its cache in place.
+
+    Arguments
+    ---------
+    hparams : dict
+        Loaded YAML.
+    run_opts : RunOptions
+        The host's options.
+    teacher_cache : TeacherCache, optional
+        Takes the place of the teacher.
+
+    Returns
+    -------
+    TaggingBrain
+    """
     distillation = hparams["distillation"]
     modules = dict(hparams["modules"])
     modules["student"] = FeatureTaps(

@@ -217,6 +217,10 @@ def test_plain_student_lacks_the_teacher_alone():
         "temperature",
         "student_tap",
         "teacher_tap",
+        "use_teacher_cache",
+        "teacher_cache",
+        "teacher_precision",
+        "sp_pooling",
     }
     assert not plain.keys() - distilled.keys()
     different = {key for key in plain if plain[key] != distilled[key]}
@@ -241,6 +245,7 @@ def test_teacher_and_student_hear_the_same():
         "lr_final",
         "weight_decay",
         "time_shift",
+        "shift_multiple",
         "mix_probability",
         "mix_gain_db",
         "colour_db",
