@@ -200,8 +200,8 @@ def cache_teacher(hparams_file, run_opts, overrides):
     clips = list(rows)
     # The first process makes the folders; the others find them.
     facts = [parts, folder, identity, clips]
-    run_on_main(make_writers, args=facts)
-    writers = make_writers(*facts)
+    run_on_main(_make_writers, args=facts)
+    writers = _make_writers(*facts)
     listener = Listener(hparams, run_opts["device"] or infer_device())
     dataset.set_output_keys([*(sides if listener.stored else ["wavs"])])
     if if_main_process():
@@ -220,7 +220,7 @@ def cache_teacher(hparams_file, run_opts, overrides):
     ddp_barrier()
 
 
-def make_writers(parts, folder, identity, clips):
+def _make_writers(parts, folder, identity, clips):
     """A writer of each part; see ``part_writer``."""
     return {part: part_writer(folder, part, identity, clips) for part in parts}
 

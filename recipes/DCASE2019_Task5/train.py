@@ -352,8 +352,8 @@ def open_teacher_cache(hparams, manifest_folder):
         return None
     folder, parts, identity = cache_facts(hparams, manifest_folder)
     check_augmentation(hparams["clip_augment"], parts)
-    how_to_make = " ".join(["python", "cache_teacher.py", *sys.argv[1:]])
-    return TeacherCache(folder, parts, identity, how_to_make)
+    maker = " ".join(["cache_teacher.py", *sys.argv[1:]])
+    return TeacherCache(folder, parts, identity, f"python {maker}")
 
 
 def make_brain(hparams, run_opts, teacher_cache=None):
