@@ -4,12 +4,14 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed as dist
 
 from iusp_plugin.checks import check_choice, near_names
 from iusp_plugin.dataio.taxonomy import COARSE_TAGS, FINE_TAGS
@@ -60,6 +62,7 @@ class TaggingStats:
     def clear(self) -> None:
         """Forget all clips."""
         self._clips: dict[str, tuple[_Array, ...]] = {}
+        self._losses: dict[str, float] = {}
         self.summary: dict[str, dict[str, Any]] = {}
 
     @property
@@ -74,6 +77,7 @@ class TaggingStats:
         fine_pred: torch.Tensor,
         coarse_true: torch.Tensor,
         fine_true: torch.Tensor,
+        losses: torch.Tensor | None = None,
     ) -> None:
         """Store one batch.
 
@@ -87,6 +91,8 @@ class TaggingStats:
             [0, 1], up to 2 ** -7, is clipped.
         coarse_true, fine_true : torch.Tensor
             Labels 0 or 1 of the same shapes.
+        losses : torch.Tensor, optional
+            Loss of each clip, (batch,), for ``mean_loss``.
 
         Raises
         ------
@@ -102,9 +108,29 @@ class TaggingStats:
         )
         for clip_id, *rows in zip(ids, *arrays, strict=True):
             self._clips.setdefault(clip_id, tuple(rows))
+        if losses is not None:
+            for clip_id, loss in zip(ids, losses.tolist(), strict=True):
+                self._losses.setdefault(clip_id, loss)
+
+    def gather(self) -> None:
+        """Join the clips of all processes, each once; all have to call it.
+
+        Nothing changes where there is one process.
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        shares: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(shares, (self._clips, self._losses))
+        for clips, losses in reversed(shares):
+            self._clips = {**self._clips, **clips}
+            self._losses = {**self._losses, **losses}
+
+    def mean_loss(self) -> float:
+        """Mean of the clips' losses; 0.0 if none was given."""
+        return math.fsum(self._losses.values()) / max(len(self._losses), 1)
 
     def summarize(self, field: str | None = None) -> Any:
-        """Score what was appended.
+        """Score what was appended, in whatever order.
 
         Arguments
         ---------
@@ -124,7 +150,9 @@ class TaggingStats:
             If nothing was appended, the field is unknown, or a target is
             not 0 or 1.
         """
-        coarse_pred, fine_pred, coarse_true, fine_true = self._columns(self.ids)
+        coarse_pred, fine_pred, coarse_true, fine_true = self._columns(
+            sorted(self.ids)
+        )
         self.summary = evaluate_arrays(
             coarse_true,
             fine_true,

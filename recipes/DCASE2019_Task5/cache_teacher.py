@@ -22,7 +22,8 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from iusp_plugin.teacher_cache import part_writer
 from iusp_plugin.teacher_records import make_records, record_bytes
-from sounds import rank_and_world
+from processes import leave_group, rank_and_world
+from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn.functional import pad
 from tqdm import tqdm
 from train import cache_facts, dataio_prep, prepare_data
@@ -225,8 +226,15 @@ def _make_writers(parts, folder, identity, clips):
     return {part: part_writer(folder, part, identity, clips) for part in parts}
 
 
-if __name__ == "__main__":
+@record
+def main():
+    """The command line; under torchrun the first error is shown at the end."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     sb.utils.distributed.ddp_init_group(run_opts)
     sb.utils.logger.setup_logging()
     cache_teacher(hparams_file, run_opts, overrides)
+    leave_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,15 +8,11 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
-import torch
 from iusp_plugin.dataio.clips import read_clip
 from iusp_plugin.dataio.feature_store import FeatureStore, FeatureStoreMaker
+from processes import rank_and_world
 
-from speechbrain.utils.distributed import (
-    ddp_barrier,
-    is_distributed_initialized,
-    run_on_main,
-)
+from speechbrain.utils.distributed import ddp_barrier, run_on_main
 
 
 def check_datasets(datasets, data_folder, batch_size):
@@ -63,13 +59,6 @@ def audio_source(manifest_folder, split):
     marker = json.loads((Path(manifest_folder) / "prepared.json").read_text())
     facts = [marker["inputs"][k] for k in ("audio_md5", "annotations_md5")]
     return f"{split}, {sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
-
-
-def rank_and_world():
-    """This process's number and how many there are."""
-    if not is_distributed_initialized():
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 def add_stored_features(dataset, hparams, sides, split, source):

@@ -39,6 +39,12 @@ from iusp_plugin.teacher_cache import (
     check_augmentation,
 )
 from iusp_plugin.weights import save_tagger
+from processes import (
+    ParallelBrain,
+    leave_group,
+    mean_over_processes,
+    seed_epoch,
+)
 from scoring import KEY, log_table, score_splits, scores_record, summarise
 from sounds import (
     add_audio,
@@ -47,6 +53,7 @@ from sounds import (
     check_datasets,
     fit_front_end,
 )
+from torch.distributed.elastic.multiprocessing.errors import record
 
 import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process, run_on_main
@@ -84,7 +91,7 @@ NEUTRAL = {
 }
 
 
-class TaggingBrain(sb.core.Brain):
+class TaggingBrain(ParallelBrain):
     """Trains a tagger on labels and, if terms ask for it, on a teacher."""
 
     def compute_forward(self, batch, stage):
@@ -147,7 +154,16 @@ class TaggingBrain(sb.core.Brain):
             coarse = mix(coarse, predictions["draw"])
             fine = mix(fine, predictions["draw"])
         targets, weights = output_targets(coarse, fine, hparams.level)
-        losses = {"label": masked_bce_loss(logits, targets, weights)}
+        label = masked_bce_loss(logits, targets, weights, reduction="batch")
+        if stage != sb.Stage.TRAIN:
+            self.stats.append(
+                batch.audio_filename,
+                *to_submission(logits.float().sigmoid(), hparams.level),
+                coarse,
+                fine,
+                label,
+            )
+        losses = {"label": label.mean()}
         total = hparams.label_weight * losses["label"]
         if "teacher" in predictions:
             terms = hparams.distillation(
@@ -160,13 +176,6 @@ class TaggingBrain(sb.core.Brain):
         for name, value in losses.items():
             self.loss_sums[name] = self.loss_sums.get(name, 0) + value.detach()
         self.n_batches += 1
-        if stage != sb.Stage.TRAIN:
-            self.stats.append(
-                batch.audio_filename,
-                *to_submission(logits.float().sigmoid(), hparams.level),
-                coarse,
-                fine,
-            )
         return total
 
     def on_fit_start(self):
@@ -181,26 +190,31 @@ class TaggingBrain(sb.core.Brain):
             counter.should_stop = waited >= counter.limit_to_stop
 
     def on_stage_start(self, stage, epoch=None):
-        """New sums, new statistics."""
+        """New sums, new statistics, and in training new random numbers."""
         self.loss_sums, self.n_batches = {}, 0
         self.started = time.time()
-        if stage != sb.Stage.TRAIN:
+        if stage == sb.Stage.TRAIN:
+            seed_epoch(self.hparams.seed, epoch)
+        else:
             self.stats = self.hparams.tagging_stats()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log each term, keep the best checkpoint, anneal."""
-        means = {
-            name: float(total) / self.n_batches
-            for name, total in self.loss_sums.items()
-        }
         if stage == sb.Stage.TRAIN:
-            self.train_stats = {"loss": stage_loss, **means}
+            means = {
+                name: float(total) / self.n_batches
+                for name, total in self.loss_sums.items()
+            }
+            means = mean_over_processes({"loss": stage_loss, **means})
+            self.train_stats = dict(means)
             self.train_stats["minutes"] = (time.time() - self.started) / 60
             return
+        self.stats.gather()
         self.scores = self.stats.summarize()
         if stage == sb.Stage.TEST:
             return
-        valid = {"label": means["label"], **self._headline(self.scores)}
+        label = self.stats.mean_loss()
+        valid = {"label": label, **self._headline(self.scores)}
         old_lr, new_lr = self.hparams.lr_annealing(epoch)
         sb.nnet.schedulers.update_learning_rate(self.optimizer, new_lr)
         for log in self.train_loggers:
@@ -477,7 +491,14 @@ def make_loggers(hparams):
     return loggers
 
 
-if __name__ == "__main__":
+@record
+def main():
+    """The command line; under torchrun the first error is shown at the end."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     sb.utils.distributed.ddp_init_group(run_opts)
     run(hparams_file, run_opts, overrides)
+    leave_group()
+
+
+if __name__ == "__main__":
+    main()

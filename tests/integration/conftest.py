@@ -113,7 +113,7 @@ def scripts(monkeypatch):
         root.removeHandler(handler)
         handler.close()
     root.handlers[:], root.level = handlers, level
-    for name in ("train", "evaluate", "cache_teacher", "sounds"):
+    for name in ("train", "evaluate", "cache_teacher", "sounds", "processes"):
         sys.modules.pop(name, None)
 
 
