@@ -4,8 +4,10 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import shutil
 from pathlib import Path
 
+import torch
 from iusp_plugin.metrics.dcase2019_task5 import write_predictions
 from iusp_plugin.models.macs import count_macs, count_parameters
 from iusp_plugin.run_folder import versions
@@ -91,6 +93,34 @@ def score_splits(brain, datasets, hparams, folder):
             path = Path(folder) / f"predictions-{split}.csv"
             write_predictions(path, names, fine, coarse)
     return scores
+
+
+def discard_torn_checkpoints(checkpointer):
+    """Delete checkpoints that a killed process left half written.
+
+    The host writes a checkpoint's metadata first, so such a folder would be
+    taken for the newest checkpoint and end every later start.
+
+    Arguments
+    ---------
+    checkpointer : Checkpointer
+        Whose folder is looked at.
+    """
+    # The optimizer joins the others when the fit begins, so it is saved last.
+    names = {*checkpointer.recoverables, "optimizer"}
+    for checkpoint in checkpointer.list_checkpoints():
+        try:
+            for name in names:
+                path = checkpoint.paramfiles[name]
+                with path.open("rb") as stream:
+                    if stream.read(2) == b"PK":  # a zip archive: torch's
+                        torch.load(path, map_location="cpu", mmap=True)
+        except (KeyError, OSError, RuntimeError) as error:
+            logger.warning(
+                "%s was left half written (%s) and is discarded.",
+                *(checkpoint.path, str(error).partition("\n")[0]),
+            )
+            shutil.rmtree(checkpoint.path)
 
 
 def scores_record(hparams, command, scores):

@@ -43,9 +43,17 @@ from processes import (
     ParallelBrain,
     leave_group,
     mean_over_processes,
+    rank_and_world,
     seed_epoch,
 )
-from scoring import KEY, log_table, score_splits, scores_record, summarise
+from scoring import (
+    KEY,
+    discard_torn_checkpoints,
+    log_table,
+    score_splits,
+    scores_record,
+    summarise,
+)
 from sounds import (
     add_audio,
     add_stored_features,
@@ -83,6 +91,7 @@ NEUTRAL = {
     # Run options of the host
     "test_only",
     "device",
+    "distributed_backend",
     "debug_persistently",
     "noprogressbar",
     "log_config",
@@ -180,6 +189,7 @@ class TaggingBrain(ParallelBrain):
 
     def on_fit_start(self):
         """Resume, patience included: the host's counter forgets its best."""
+        run_on_main(discard_torn_checkpoints, args=[self.checkpointer])
         super().on_fit_start()
         best = self.checkpointer.find_checkpoint(max_key=KEY)
         if best is not None:
@@ -448,6 +458,7 @@ def run(hparams_file, run_opts, overrides):
     check_datasets(datasets, data_folder, hparams["batch_size"])
     facts = plain_hparams(hparams | given, without=NEUTRAL)
     facts["data"] = data_digest
+    facts["processes"] = rank_and_world()[1]
     if distillation.needs_teacher:
         facts["teacher"] = file_digest(teacher.checkpoint)
     run_on_main(claim_run_folder, args=[folder, facts])
