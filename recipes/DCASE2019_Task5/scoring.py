@@ -11,6 +11,7 @@ import torch
 from iusp_plugin.metrics.dcase2019_task5 import write_predictions
 from iusp_plugin.models.macs import count_macs, count_parameters
 from iusp_plugin.run_folder import versions
+from processes import rank_and_world
 
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
@@ -143,6 +144,7 @@ def scores_record(hparams, command, scores):
         "params": params,
         "macs": macs,
         "command": command,
+        "processes": rank_and_world()[1],
         "versions": versions(),
         "splits": scores,
     }

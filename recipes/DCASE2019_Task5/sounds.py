@@ -117,7 +117,13 @@ def add_audio(dataset, hparams, sides):
     sides : dict of str to LogMel
         Front ends, which share one rate.
     """
-    (rate,) = {front_end.sample_rate for front_end in sides.values()}
+    rates = {key: front_end.sample_rate for key, front_end in sides.items()}
+    if len(set(rates.values())) > 1:
+        raise ValueError(
+            f"feature_store=False needs one rate, but the front ends have "
+            f"{rates}; pass --feature_store=True."
+        )
+    rate = next(iter(rates.values()))
     duration = hparams["clip_duration_s"]
 
     def read(path):

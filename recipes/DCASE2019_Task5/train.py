@@ -310,16 +310,17 @@ def dataio_prep(hparams, data_folder, manifest_folder, splits, sides=None):
     splits : sequence of str
         Splits wanted; those without a manifest are left out.
     sides : dict of str to LogMel, optional
-        Front end of each key of features; the student's alone if left out.
+        Front end of each key of the training clips' features; elsewhere, and
+        if left out, the student's alone.
 
     Returns
     -------
     dict of str to DynamicItemDataset
     """
-    if sides is None:
-        sides = {"feats": hparams["front_end"]}
+    student = {"feats": hparams["front_end"]}
     datasets = {}
     for split in splits:
+        heard = sides if sides and split == "train" else student
         path = Path(manifest_folder) / f"{split}.json"
         if not path.is_file():
             continue
@@ -331,11 +332,11 @@ def dataio_prep(hparams, data_folder, manifest_folder, splits, sides=None):
         if hparams["feature_store"]:
             source = audio_source(manifest_folder, split)
             dataset.stores = add_stored_features(
-                dataset, hparams, sides, split, source
+                dataset, hparams, heard, split, source
             )
-            sounds = list(sides)
+            sounds = list(heard)
         else:
-            sounds = add_audio(dataset, hparams, sides)
+            sounds = add_audio(dataset, hparams, heard)
         keys = ["id", "audio_filename", "coarse_targets", "fine_targets"]
         dataset.set_output_keys(keys + sounds)
         datasets[split] = dataset
@@ -445,16 +446,11 @@ def run(hparams_file, run_opts, overrides):
     cache = open_teacher_cache(hparams, manifest_folder)
     sides = {"feats": hparams["front_end"]}
     if distillation.needs_teacher and cache is None:
-        sides["teacher_feats"] = teacher.front_end
-    if all(s.config == sides["feats"].config for s in sides.values()):
-        sides = {"feats": hparams["front_end"]}
-    datasets = dataio_prep(
-        hparams,
-        data_folder,
-        manifest_folder,
-        ("train", "validate", "test"),
-        sides,
-    )
+        # Where both hear the same, it is computed and read once.
+        if teacher.front_end.config != hparams["front_end"].config:
+            sides["teacher_feats"] = teacher.front_end
+    splits = ("train", "validate", "test")
+    datasets = dataio_prep(hparams, data_folder, manifest_folder, splits, sides)
     check_datasets(datasets, data_folder, hparams["batch_size"])
     facts = plain_hparams(hparams | given, without=NEUTRAL)
     facts["data"] = data_digest

@@ -80,6 +80,7 @@ def test_scores_record(finished):
         "params",
         "macs",
         "command",
+        "processes",
         "versions",
         "splits",
     ]

