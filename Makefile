@@ -9,6 +9,7 @@ READY := $(VENV)/.ready
 RECIPE := recipes/DCASE2019_Task5
 BENCH_READY := $(VENV)/.bench-ready
 BENCH_OPTIONS ?=
+PIPELINE_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check test-oldest tables bench clean
@@ -18,7 +19,7 @@ help:
 	@echo "make test         all checks and tests"
 	@echo "make check        linters, types, spelling, doctests, consistency"
 	@echo "make tables       write the README's tables from the scores files"
-	@echo "make bench        measure time and memory of the losses"
+	@echo "make bench        measure the losses and the data pipeline"
 	@echo "make test-oldest  the tests on the oldest supported torch"
 	@echo "make clean        remove the environment and the demo's results"
 
@@ -54,9 +55,10 @@ test-oldest:
 tables: $(READY)
 	$(BIN)/python $(RECIPE)/tables.py
 
-# make bench BENCH_OPTIONS="--only A --threads 1"
+# make bench BENCH_OPTIONS="--only A --threads 1" PIPELINE_OPTIONS="--only B"
 bench: $(BENCH_READY)
 	$(BIN)/python benchmarks/losses.py $(BENCH_OPTIONS)
+	$(BIN)/python benchmarks/pipeline.py $(PIPELINE_OPTIONS)
 
 $(BENCH_READY): $(READY)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,bench]"

@@ -200,7 +200,7 @@ def markdown_table(table: dict) -> str:
 def _facts(record: dict) -> str:
     """With what, when and how the figures were made, as a list."""
     facts = {"command": f"`{record['command']}`", **record["machine"]}
-    for name, rates in record["ceilings"].items():
+    for name, rates in record.get("ceilings", {}).items():
         unit = "GFLOP/s" if name == "matmul" else "GB/s"
         facts[f"{name}, {unit}"] = ", ".join(
             f"{size}: {significant(rate)}" for size, rate in rates.items()
@@ -221,7 +221,7 @@ def markdown(record: dict) -> str:
     str
         Markdown.
     """
-    title = "# How fast the losses are"
+    title = "# " + record.get("title", "How fast the losses are")
     note = "Made by `make bench`; see [README.md](../README.md) for its words."
     tables = [markdown_table(table) for table in record["tables"].values()]
     return "\n\n".join([title, note, _facts(record), *tables]) + "\n"
@@ -233,7 +233,7 @@ def write(record: dict, path: Path) -> None:
     Arguments
     ---------
     record : dict
-        "command", "machine", "ceilings" and "tables".
+        "command", "machine", "tables", perhaps "title" and "ceilings".
     path : Path
         Of the JSON; its folder is made.
     """
