@@ -127,8 +127,10 @@ def test_whatever_changes_makes_another_store(tmp_path, audio, reads, change):
     assert len(old) == 3  # the old one is left alone
 
 
-def test_interrupted_build_leaves_nothing(tmp_path, audio, monkeypatch):
+def test_interrupted_work_is_kept(tmp_path, audio, monkeypatch):
+    """Whole shards are; nothing is taken for a finished store."""
     folder = tmp_path / "feats"
+    monkeypatch.setattr(module, "SHARD_CLIPS", 1)
     calls = []
 
     def breaks(path, *args):
@@ -141,40 +143,69 @@ def test_interrupted_build_leaves_nothing(tmp_path, audio, monkeypatch):
         patch.setattr(module, "read_clip", breaks)
         with pytest.raises(KeyboardInterrupt):
             feature_store(folder, audio, front_end(), 1.0)
-    assert stores(folder) == []
-    assert len(feature_store(folder, audio, front_end(), 1.0)) == 3
-
-
-def test_killed_build_is_not_taken_for_a_store(tmp_path, audio, monkeypatch):
-    """No clean-up runs in a killed process."""
-    folder = tmp_path / "feats"
+    (name,) = stores(folder)
+    with pytest.raises(ValueError, match="not finished; start again"):
+        FeatureStore(folder / name)
     with monkeypatch.context() as patch:
-        patch.setattr(module.shutil, "rmtree", lambda *a, **k: None)
-        patch.setattr(module.os, "replace", broken_replace)
-        with pytest.raises(OSError, match="killed"):
-            feature_store(folder, audio, front_end(), 1.0)
-    assert all(name.endswith(".part") for name in stores(folder))
-    store = feature_store(folder, audio, front_end(), 1.0)
-    assert store.folder.name in stores(folder) and len(store) == 3
+        calls.append(None)  # no further interruption
+        patch.setattr(module, "read_clip", breaks)
+        store = feature_store(folder, audio, front_end(), 1.0)
+    assert len(store) == 3 and stores(folder) == [name]
+    # The first clip was not read again.
+    assert calls.count(audio["clip-b"]) == 1 and len(calls) == 5
 
 
-def broken_replace(source, target):
-    """A process that dies before its store is in place."""
-    raise OSError("killed")
+def test_two_processes_make_one_store(tmp_path, audio, monkeypatch, reads):
+    """Each its share, in whatever order; together what one makes."""
+    monkeypatch.setattr(module, "SHARD_CLIPS", 1)
+    one = feature_store(tmp_path / "one", audio, front_end(), 1.0)
+    arguments = (lambda: audio, "source", front_end(), 1.0)
+    makers = [
+        module.FeatureStoreMaker(tmp_path / "two", *arguments) for _ in range(2)
+    ]
+    assert not makers[0].finished()
+    reads.clear()
+    makers[1].fill(rank=1, world_size=2)
+    assert reads == [audio["clip-a"]]
+    with pytest.raises(RuntimeError, match="has not been written yet"):
+        makers[1].finish()
+    makers[0].fill(rank=0, world_size=2)
+    assert sorted(reads) == sorted(audio.values())
+    makers[0].finish()
+    assert makers[1].finished()
+    two = FeatureStore(makers[1].folder)
+    assert all(torch.equal(one[clip], two[clip]) for clip in audio)
 
 
-def test_another_process_may_finish_first(tmp_path, audio, monkeypatch):
-    folder, fill = tmp_path / "feats", module._fill
+def test_where_a_store_is_no_audio_is_asked_for(tmp_path, audio):
+    """The names of 200 000 files are not gathered for nothing."""
+    maker = module.FeatureStoreMaker(
+        tmp_path, lambda: audio, "source", front_end(), 1.0
+    )
+    maker.fill()
+    maker.finish()
+    again = module.FeatureStoreMaker(
+        tmp_path, lambda: pytest.fail("asked"), "source", front_end(), 1.0
+    )
+    assert again.finished() and len(FeatureStore(again.folder)) == 3
+    other = module.FeatureStoreMaker(
+        tmp_path, lambda: audio, "other source", front_end(), 1.0
+    )
+    assert not other.finished()
 
-    def overtaken(*args):
-        fill(*args)
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "_fill", fill)
-            feature_store(folder, audio, front_end(), 1.0)
 
-    monkeypatch.setattr(module, "_fill", overtaken)
-    store = feature_store(folder, audio, front_end(), 1.0)
-    assert stores(folder) == [store.folder.name] and len(store) == 3
+def test_statistics_are_those_of_the_front_end(tmp_path, audio):
+    """To the last digit, computed or read from the file beside the store."""
+    store = feature_store(tmp_path / "feats", audio, front_end(), 1.0)
+    expected, computed, read = front_end(), front_end(), front_end()
+    expected.fit_statistics(store[clip] for clip in audio)
+    computed.set_statistics(*store.statistics())
+    assert (store.folder / "statistics.json").is_file()
+    read.set_statistics(*FeatureStore(store.folder).statistics())
+    for made in (computed, read):
+        assert torch.equal(made.mean, expected.mean)
+        assert torch.equal(made.std, expected.std)
+    assert expected.mean.abs().min() > 0
 
 
 def test_unreadable_clip_is_named_and_leaves_no_store(tmp_path, audio):
@@ -183,7 +214,8 @@ def test_unreadable_clip_is_named_and_leaves_no_store(tmp_path, audio):
         stream.write(b"broken")
     with pytest.raises(ValueError, match=r"a\.wav cannot be read as audio"):
         feature_store(folder, audio, front_end(), 1.0)
-    assert stores(folder) == []
+    (name,) = stores(folder)
+    assert stores(folder / name) == ["identity.json"]
     os.remove(audio["clip-a"])
     with pytest.raises(FileNotFoundError, match=r"a\.wav"):
         feature_store(folder, audio, front_end(), 1.0)
@@ -202,41 +234,34 @@ def test_no_clips_make_an_empty_store(tmp_path):
         store["clip"]
 
 
-@pytest.mark.parametrize(
-    "damage", ["cut", "shorter", "no array", "no index", "bad index", "header"]
-)
+@pytest.mark.parametrize("damage", ["cut", "no shard", "bad index", "keys"])
 def test_damaged_store_is_refused(tmp_path, audio, damage):
     folder = feature_store(tmp_path / "feats", audio, front_end(), 1.0).folder
-    feats, index = folder / "feats.npy", folder / "index.json"
+    shard, index = folder / "shard-00000.safetensors", folder / "index.json"
     if damage == "cut":
-        feats.write_bytes(feats.read_bytes()[:-100])
-    elif damage == "shorter":
-        np.save(feats, np.load(feats)[:-1])
-    elif damage == "no array":
-        feats.unlink()
-    elif damage == "no index":
-        index.unlink()
+        shard.write_bytes(shard.read_bytes()[:-100])
+    elif damage == "no shard":
+        shard.unlink()
     elif damage == "bad index":
         index.write_text(index.read_text()[:20])
     else:
         index.write_text(json.dumps({"clips": []}))
-    with pytest.raises(ValueError, match=r"is damaged: .*Delete the folder"):
+    with pytest.raises(ValueError, match="is damaged: .*start again"):
         FeatureStore(folder)
 
 
-def test_store_that_lost_its_index_is_made_again_or_refused(tmp_path, audio):
+def test_store_that_lost_its_index_gets_another(tmp_path, audio, reads):
     folder = feature_store(tmp_path / "feats", audio, front_end(), 1.0).folder
     (folder / "index.json").unlink()
-    with pytest.raises(ValueError, match="Delete the folder"):
-        feature_store(tmp_path / "feats", audio, front_end(), 1.0)
-    assert stores(folder.parent) == [folder.name]
+    reads.clear()
+    assert len(feature_store(tmp_path / "feats", audio, front_end(), 1.0)) == 3
+    assert not reads and stores(folder.parent) == [folder.name]
 
 
-def test_array_is_plain_numpy(tmp_path, audio):
+def test_files_of_a_store(tmp_path, audio):
     folder = feature_store(tmp_path / "feats", audio, front_end(), 1.0).folder
-    array = np.load(folder / "feats.npy")
-    assert array.dtype == np.float32 and array.shape == (136, 12)
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "feats.npy",
+    assert stores(folder) == [
+        "identity.json",
         "index.json",
+        "shard-00000.safetensors",
     ]
