@@ -91,7 +91,7 @@ def cache_identity(
         "format": CACHE_VERSION,
         "code": importlib.metadata.version("iusp-plugin"),
         "teacher": file_digest(teacher.checkpoint),
-        "front_end": teacher.front_end.config,
+        **{f"front_end.{k}": v for k, v in teacher.front_end.config.items()},
         "precision": precision,
         "clip_duration_s": float(clip_duration_s),
         "clips": source,

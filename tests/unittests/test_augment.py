@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from iusp_plugin.augment import ClipAugment, ClipDraw, SpecAugment
+from iusp_plugin.augment import ClipAugment, ClipDraw, SpecAugment, roll_frames
 
 
 def noise(*shape, seed=0):
@@ -306,3 +306,31 @@ def test_spec_augment_is_deterministic_under_a_seed():
 def test_spec_augment_options_are_checked(option):
     with pytest.raises(ValueError, match=f"{option}=-1"):
         SpecAugment(**{option: -1})
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (2, 6, 3), (2, 6, 2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int64, torch.bool])
+def test_roll_frames(shape, dtype):
+    """The first frames turn, whatever they hold; the others stay."""
+    feats = torch.randint(0, 2, shape).to(dtype)
+    steps, turning = torch.tensor([2, 1]), torch.tensor([4, 0])
+    rolled = roll_frames(feats, steps, turning)
+    assert rolled.dtype == dtype
+    assert torch.equal(rolled[0, :4], feats[0, :4].roll(2, dims=0))
+    assert torch.equal(rolled[0, 4:], feats[0, 4:])
+    assert torch.equal(rolled[1], feats[1])
+
+
+def test_shift_frames_are_what_is_applied():
+    """Features turned by hand in these frames are the augmented ones."""
+    torch.manual_seed(0)
+    augment = ClipAugment(shift_multiple=4)
+    draw, lengths = augment.draw(3), torch.tensor([1.0, 0.5, 0.1])
+    steps, turning = augment.shift_frames(draw, torch.tensor([30, 15, 3]))
+    assert turning.tolist() == [28, 12, 0]
+    assert (steps % 4 == 0).all() and (steps <= turning).all()
+    feats = torch.randn(3, 30, 2)
+    rolled = roll_frames(feats, steps, turning)
+    assert torch.equal(augment.apply(feats, draw, lengths), rolled)
+    still = ClipAugment(time_shift=False, shift_multiple=4)
+    assert not still.shift_frames(draw, torch.tensor([30, 15, 3]))[0].any()

@@ -9,7 +9,13 @@ import sys
 
 import pytest
 
-from iusp_plugin.checks import check_choice, check_range, first_five, near_names
+from iusp_plugin.checks import (
+    check_choice,
+    check_range,
+    differences,
+    first_five,
+    near_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +92,14 @@ def test_first_five():
     """Short lists in full."""
     assert first_five(["a", "b"]) == "a, b"
     assert first_five("abcdefg") == "a, b, c, d, e and 2 more"
+
+
+def test_differences():
+    """Sorted, with both values, and a value for what is absent."""
+    assert differences({}, {}) == []
+    known, now = {"a": None, "b": 1, "c": [1]}, {"b": 2, "c": [1], "d": "x"}
+    assert differences(known, now) == [
+        "  a: None there, '(absent)' now",
+        "  b: 1 there, 2 now",
+        "  d: '(absent)' there, 'x' now",
+    ]

@@ -5,12 +5,17 @@ Authors
 """
 
 import json
+import pickle
 
 import pytest
+from speechbrain.dataio.dataio import load_data_json
+from speechbrain.dataio.dataset import DynamicItemDataset
+from torch.utils.data import DataLoader
 
 from iusp_plugin.dataio import manifests
 from iusp_plugin.dataio.manifests import (
     MARKER,
+    Manifest,
     is_prepared,
     md5_hex,
     write_manifests,
@@ -83,3 +88,70 @@ def test_interrupted_preparation(tmp_path, monkeypatch):
 def test_md5():
     """RFC 1321's own example."""
     assert md5_hex(b"abc") == "900150983cd24fb0d6963f7d28e17f72"
+
+
+ODD = {
+    'quoted "id".wav': {"wav": "{data_root}/a.wav", "note": 'x": {y}'},
+    "back\\slash": {"wav": "{data_root}/{{brace}}.wav", "note": "}, {"},
+    "straße": {"wav": "ä,\n{data_root}", "fine": [0.5, 1], "sensor": None},
+}
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """A manifest of awkward texts."""
+    entries = {
+        key: {**entry, "note": entry.get("note", "").replace("{", "{{")}
+        for key, entry in ODD.items()
+    }
+    for entry in entries.values():
+        entry["note"] = entry["note"].replace("}", "}}")
+    write_manifests(tmp_path, {"train": entries}, INPUTS)
+    return tmp_path / "train.json"
+
+
+def test_a_lazy_manifest_equals_the_host_s(odd):
+    root = {"data_root": "/data"}
+    manifest, known = Manifest(odd, root), load_data_json(odd, root)
+    assert list(manifest) == list(known) == list(ODD)
+    assert {key: manifest[key] for key in manifest} == known
+    assert len(manifest) == 3 and "straße" in manifest
+    assert "other" not in manifest
+    with pytest.raises(KeyError, match="other"):
+        manifest["other"]
+
+
+def test_each_reading_is_a_new_entry(odd):
+    manifest = Manifest(odd, {"data_root": "/data"})
+    manifest["straße"]["fine"].append(2)
+    assert manifest["straße"]["fine"] == [0.5, 1]
+
+
+def test_a_placeholder_without_a_value(odd):
+    with pytest.raises(KeyError, match="data_root"):
+        Manifest(odd)["straße"]
+
+
+def test_a_lazy_manifest_in_workers(odd):
+    """Each maps the file for itself, however it was started."""
+    manifest = Manifest(odd, {"data_root": "/data"})
+    assert manifest["straße"]
+    again = pickle.loads(pickle.dumps(manifest))
+    assert dict(again) == dict(manifest)
+    dataset = DynamicItemDataset(manifest, output_keys=["id", "wav"])
+    loader = DataLoader(
+        dataset, batch_size=None, num_workers=2, multiprocessing_context="fork"
+    )
+    assert [item["id"] for item in loader] == list(ODD)
+
+
+def test_other_json_is_refused(tmp_path):
+    path = tmp_path / "indented.json"
+    path.write_text(json.dumps({"a": {"wav": "x"}}, indent=1))
+    with pytest.raises(ValueError, match="Line 2 of .*is not one example"):
+        Manifest(path)
+    path.write_text("{\n}\n")
+    with pytest.raises(ValueError, match="holds no examples"):
+        Manifest(path)
+    with pytest.raises(FileNotFoundError):
+        Manifest(tmp_path / "absent.json")

@@ -371,3 +371,70 @@ def test_non_finite_input_is_named(bad, similarity):
     with pytest.raises(ValueError, match="teacher_feats holds 1 non-finite"):
         sp_loss(good, spoiled, **options)
     assert not sp_loss(spoiled, good, check_finite=False, **options).isfinite()
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("layout", ["time_first", "channel_first"])
+@pytest.mark.parametrize("lengths", [None, torch.tensor([1.0, 0.4, 0.2])])
+def test_pooled_clips(similarity, layout, lengths):
+    """The loss of the means of each clip's own frames."""
+    student, teacher = draw(0, 3, 5, 4), draw(1, 3, 10, 2, 3)
+    pooled = []
+    for feats in (student, teacher):
+        n = [feats.shape[1]] * 3
+        if lengths is not None:
+            n = [round(float(share) * feats.shape[1]) for share in lengths]
+        rows = [clip[:k].mean(0) for clip, k in zip(feats, n, strict=True)]
+        pooled.append(torch.stack(rows).flatten(1))
+    expected = sp_loss(*pooled, similarity=similarity)
+    if layout == "channel_first":
+        student, teacher = student.movedim(-1, 1), teacher.movedim(-1, 1)
+    options = {"pooling": "mean", "layout": layout, "similarity": similarity}
+    found = sp_loss(student, teacher, lengths, **options)
+    torch.testing.assert_close(found, expected)
+    # A teacher's means may be given ready-made, as a cache keeps them.
+    found = sp_loss(student, pooled[1], lengths, **options)
+    torch.testing.assert_close(found, expected)
+
+
+def test_padding_is_not_pooled():
+    student, teacher = draw(0, 2, 4, 3), draw(1, 2, 4, 3)
+    lengths, options = torch.tensor([1.0, 0.5]), {"pooling": "mean"}
+    expected, slope = gradient(student, teacher, lengths, **options)
+    student[1, 2:], teacher[1, 2:] = NAN, NAN
+    found, again = gradient(student, teacher, lengths, **options)
+    assert torch.equal(found, expected)
+    assert torch.equal(again[1, :2], slope[1, :2])
+    assert not again[1, 2:].any()
+
+
+def test_pooled_gradient():
+    student = draw(0, 3, 4, 2).requires_grad_()
+    teacher, lengths = draw(1, 3, 4, 2), torch.tensor([1.0, 0.5, 0.75])
+
+    def loss(feats):
+        return sp_loss(feats, teacher, lengths, pooling="mean")
+
+    assert torch.autograd.gradcheck(loss, student)
+
+
+def test_half_precision_is_pooled_in_full():
+    """Sums of many halves would overflow."""
+    student = torch.full((2, 4000, 2), 60.0, dtype=torch.float16)
+    student[1, :, 0] = 0
+    loss = sp_loss(student, torch.eye(2), pooling="mean")
+    expected = sp_loss(student[:, 0].float(), torch.eye(2))
+    torch.testing.assert_close(loss, expected)
+
+
+def test_unknown_pooling():
+    with pytest.raises(ValueError, match="pooling='max' is unknown"):
+        SPLoss(pooling="max")
+    with pytest.raises(ValueError, match="Known: none, mean"):
+        sp_loss(draw(0, 2, 3), draw(1, 2, 3), pooling="max")
+
+
+def test_what_is_kept_of_the_teacher():
+    assert SPLoss().teacher_record == "features"
+    yaml = "loss: !new:iusp_plugin.losses.SPLoss\n    pooling: mean\n"
+    assert load_hyperpyyaml(yaml)["loss"].teacher_record == "mean"

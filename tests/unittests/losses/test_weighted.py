@@ -12,7 +12,9 @@ from iusp_plugin.losses import (
     DistillationTerm,
     IUSPLoss,
     SoftTargetLoss,
+    SPLoss,
     WeightedLosses,
+    cosine_similarity,
     iusp_loss,
     soft_target_loss,
 )
@@ -212,3 +214,69 @@ def test_an_unknown_tap_of_a_pair_is_named():
     feats = outputs(0) | {"block2": None}
     with pytest.raises(KeyError, match="student's 'blok2'.*mean 'block2'"):
         WeightedLosses({"iusp": term})(feats, {"a": None, "b": None})
+
+
+def every_term():
+    """Each kind of record, and a loss of a user's own."""
+    pair = {"student_tap": "block4", "teacher_tap": "block4"}
+    return WeightedLosses(
+        {
+            "kd": DistillationTerm(SoftTargetLoss(), 1),
+            "iusp": DistillationTerm(IUSPLoss(), 1, **pair),
+            "mean": DistillationTerm(SPLoss(pooling="mean"), 1, **pair),
+            "sp": DistillationTerm(SPLoss(), 1, **pair),
+            "own": DistillationTerm(Squares(), 1, **pair),
+            "off": DistillationTerm(IUSPLoss(), 0, "x", "y"),
+        }
+    )
+
+
+class Squares(torch.nn.Module):
+    """A user's loss, which says nothing of records."""
+
+    def forward(self, student, teacher, lengths=None):
+        return (student - teacher).square().mean()
+
+
+def test_what_a_cache_has_to_keep():
+    """Each record once, of active terms alone."""
+    assert every_term().teacher_records == [
+        ("block4", "cosine"),
+        ("block4", "features"),
+        ("block4", "mean"),
+        ("logits", "features"),
+    ]
+    assert WeightedLosses().teacher_records == []
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([1.0, 0.5])])
+def test_records_stand_in_for_features(lengths):
+    """With records of full precision the losses are the same."""
+    losses, student, teacher = every_term(), outputs(0), outputs(1)
+    expected = losses(student, teacher, lengths)
+    frames = teacher["block4"]
+    mean = frames.mean(dim=1)
+    if lengths is not None:
+        mean[1] = frames[1, :4].mean(dim=0)
+    kept = {
+        "logits": teacher["logits"],
+        "block4": frames,
+        "block4.mean": mean,
+        "block4.cosine": cosine_similarity(frames, lengths),
+    }
+    found = losses(student, kept, lengths)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    # They are really read: without the features, two terms lack something.
+    del kept["block4"]
+    with pytest.raises(KeyError, match="'sp' compares the teacher's 'block4'"):
+        losses(student, kept, lengths)
+
+
+def test_a_record_that_was_not_kept():
+    losses, student = two_terms(), outputs(0)
+    with pytest.raises(
+        KeyError, match="'iusp' compares the teacher's 'block4'"
+    ):
+        losses(student, {"logits": student["logits"], "block4.mean": None})
