@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from iusp_plugin.metrics import stats as module
 from iusp_plugin.metrics.dcase2019_task5 import evaluate_arrays
 from iusp_plugin.metrics.stats import TaggingStats
 from tests.reference.task5_small import FILENAMES, levels, small_set
@@ -217,3 +218,48 @@ def test_unknown_choices_are_refused():
         TaggingStats(level="all")
     with pytest.raises(ValueError, match="ties='any' is unknown"):
         TaggingStats(ties="any")
+
+
+def test_the_order_of_arrival_does_not_matter(full):
+    """Ties included: processes bring their clips in another order."""
+    stats = TaggingStats()
+    for rows in (range(30, 40), range(10), range(10, 30)):
+        append(stats, list(rows))
+    assert stats.summarize() == full.summarize()
+
+
+def test_mean_loss():
+    """Each clip once, the first of its losses."""
+    stats = TaggingStats()
+    assert stats.mean_loss() == 0.0
+    arrays = [torch.tensor(array[:2]) for array in small_arrays()]
+    stats.append(FILENAMES[:2], *arrays, torch.tensor([1.0, 2.0]))
+    stats.append(FILENAMES[1:3], *arrays, torch.tensor([9.0, 6.0]))
+    assert stats.mean_loss() == 3.0
+    stats.clear()
+    assert stats.mean_loss() == 0.0
+
+
+def test_one_process_has_nothing_to_gather(full):
+    before = full.summarize()
+    full.gather()
+    assert full.summarize() == before
+
+
+def test_gathered_clips_count_once(full, monkeypatch):
+    """What two processes hold, one clip on both, is one process's set."""
+    shares = [TaggingStats(), TaggingStats()]
+    append(shares[0], list(range(21)))
+    append(shares[1], list(range(20, 40)))
+
+    def all_gather(found, own):
+        assert own == (shares[0]._clips, shares[0]._losses)
+        found[:] = [(share._clips, share._losses) for share in shares]
+
+    dist = module.dist
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_object", all_gather)
+    shares[0].gather()
+    assert sorted(shares[0].ids) == sorted(FILENAMES)
+    assert shares[0].summarize() == full.summarize()
