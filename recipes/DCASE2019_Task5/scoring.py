@@ -114,8 +114,11 @@ def discard_torn_checkpoints(checkpointer):
             for name in names:
                 path = checkpoint.paramfiles[name]
                 with path.open("rb") as stream:
-                    if stream.read(2) == b"PK":  # a zip archive: torch's
-                        torch.load(path, map_location="cpu", mmap=True)
+                    start = stream.read(2)
+                if not start:
+                    raise OSError(f"{path.name} is empty")
+                if start == b"PK":  # a zip archive: torch's
+                    torch.load(path, map_location="cpu", mmap=True)
         except (KeyError, OSError, RuntimeError) as error:
             logger.warning(
                 "%s was left half written (%s) and is discarded.",

@@ -285,16 +285,17 @@ def test_a_half_written_checkpoint_is_discarded(runs):
     folder = runs.base / "torn"
     shutil.copytree(trained / "save", folder / "save")
     (checkpoint,) = (folder / "save").iterdir()
-    for number, file in enumerate(("model.ckpt", "optimizer.ckpt")):
-        torn = folder / "save" / f"CKPT+2099-01-0{number + 1}+00-00-00+00"
+    damages = {
+        "model.ckpt": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        "optimizer.ckpt": lambda path: path.unlink(),
+        "front_end.ckpt": lambda path: path.write_bytes(b""),
+    }
+    for day, (file, damage) in enumerate(damages.items(), 1):
+        torn = folder / "save" / f"CKPT+2099-01-0{day}+00-00-00+00"
         shutil.copytree(checkpoint, torn)
-        path = torn / file
-        if number:
-            path.unlink()
-        else:
-            path.write_bytes(path.read_bytes()[:-100])
+        damage(torn / file)
     result = runs.train("student", folder)
-    assert result.stdout.count("was left half written") == 2
+    assert result.stdout.count("was left half written") == 3
     assert os.listdir(folder / "save") == [checkpoint.name]
     assert runs.scores(folder)["splits"] == runs.scores(trained)["splits"]
 

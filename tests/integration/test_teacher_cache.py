@@ -147,7 +147,10 @@ def test_interrupted_it_goes_on(runs, cache, monkeypatch, tmp_path):
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     heard.clear()
     cache(tmp_path / "c")
-    assert heard == [1, 8] and shard.read_bytes() == content
+    assert heard == [1, 8]
+    heard.clear()
+    cache(tmp_path / "c")
+    assert heard == [1]  # all are whole
 
 
 def test_killed_it_goes_on(runs, tmp_path):
