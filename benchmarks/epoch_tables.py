@@ -63,6 +63,7 @@ def light(workshop: Workshop, repetitions: int) -> dict:
     rows[1]["bar"] = at_most(store, 1.05)
     rows[2] |= {"against": "plain", "ratio": distilled}
     rows[2]["bar"] = at_most(distilled, 1.10)
+    rows.append(_read_row(cached))
     return table(
         "B. Epochs from the feature store and the teacher cache",
         f"Student cnn_80k, {workshop.n_clips} clips, batches of "
@@ -71,6 +72,24 @@ def light(workshop: Workshop, repetitions: int) -> dict:
         COLUMNS[:5],
         rows,
     )
+
+
+def _read_row(epoch: Epoch) -> dict:
+    """Reading one clip's records, without making tensors of them."""
+    cache = epoch.brain.teacher_cache
+    clips = [name for batch in epoch.loader for name in batch.audio_filename]
+    stores = list(cache.stores.values())
+
+    def read() -> None:
+        for clip in clips:
+            for store in stores:
+                store[clip]
+
+    times = interleave({"read": read}, Effort(1.0))
+    seconds = times.median("read") / len(clips)
+    bar = at_most({"value": 1e3 * seconds}, 0.1)
+    name = "reading a clip's records, warm, in ms"
+    return _row(name, 1e3 * seconds, bar=bar)
 
 
 def _live_rows(workshop: Workshop, width: int, repetitions: int) -> list[dict]:

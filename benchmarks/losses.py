@@ -11,13 +11,12 @@ Authors
 """
 
 import argparse
-import os
-import shlex
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from command_line import command, letters_among
 from limit_tables import long, memory, roofline
 from machine import copy_ceiling, describe, matmul_ceiling
 from report import markdown_table, write
@@ -75,16 +74,6 @@ def file_name(settings: Settings, only: str) -> str:
     return "_".join(parts) + ".json"
 
 
-def _letters(text: str) -> str:
-    """Letters of tables from "A,C", in order, or argparse's error."""
-    letters = set(text.upper()) - set(", ")
-    if not letters or not letters <= set(LETTERS):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be letters of {LETTERS}, such as A,C"
-        )
-    return "".join(sorted(letters))
-
-
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Options from the command line.
 
@@ -101,28 +90,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--quick", action="store_true", help="small shapes, to try it out")
-    add("--only", type=_letters, default=LETTERS, help="tables, such as A,C")
+    add(
+        "--only",
+        type=letters_among(LETTERS),
+        default=LETTERS,
+        help="tables, such as A,C",
+    )
     add("--threads", type=int, default=2, help="threads (default: 2)")
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--output", type=Path, default=RESULTS, help="folder of the results")
     return parser.parse_args(arguments)
-
-
-def command(arguments: list[str]) -> str:
-    """How the run was started, without folders of this machine.
-
-    Arguments
-    ---------
-    arguments : list of str
-        After the script's name.
-
-    Returns
-    -------
-    str
-        To be typed in the project's folder.
-    """
-    words = [Path(w).name if os.path.isabs(w) else w for w in arguments]
-    return shlex.join(["python", "benchmarks/losses.py", *words])
 
 
 def main() -> None:
@@ -136,7 +113,7 @@ def main() -> None:
         "copy": copy_ceiling(settings.device, settings.quick),
     }
     record = {
-        "command": command(sys.argv[1:]),
+        "command": command("losses.py", sys.argv[1:]),
         "machine": describe(settings.device),
         "ceilings": ceilings,
         "tables": {},

@@ -12,14 +12,13 @@ Authors
 
 import argparse
 import logging
-import os
-import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from command_line import command, letters_among
 from epoch_tables import light, live, profile
 from front_end_table import front_end
 from growth import growth
@@ -76,16 +75,6 @@ def makers(options: argparse.Namespace, folder: Path) -> dict[str, Callable]:
     }
 
 
-def _letters(text: str) -> str:
-    """Letters of tables from "A,C", in order, or argparse's error."""
-    letters = set(text.upper()) - set(", ")
-    if not letters or not letters <= set(LETTERS):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be letters of {LETTERS}, such as A,C"
-        )
-    return "".join(sorted(letters))
-
-
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Options from the command line.
 
@@ -106,32 +95,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--teacher_folder", help="trained teacher of table G; else random")
     add("--teacher_width", type=int, default=32, help="its width")
     add("--quick", action="store_true", help="tiny sizes, to try it out")
-    add("--only", type=_letters, default=LETTERS, help="tables, such as A,C")
+    add(
+        "--only",
+        type=letters_among(LETTERS),
+        default=LETTERS,
+        help="tables, such as A,C",
+    )
     add("--threads", type=int, default=2, help="threads (default: 2)")
     add("--output", type=Path, default=RESULTS, help="folder of the results")
     return parser.parse_args(arguments)
-
-
-def command(arguments: list[str]) -> str:
-    """How the run was started, without folders of this machine.
-
-    Arguments
-    ---------
-    arguments : list of str
-        After the script's name.
-
-    Returns
-    -------
-    str
-        To be typed in the project's folder.
-    """
-    words = []
-    for word in arguments:
-        option, equals, value = word.rpartition("=")
-        if os.path.isabs(value):
-            value = Path(value).name
-        words.append(option + equals + value)
-    return shlex.join(["python", "benchmarks/pipeline.py", *words])
 
 
 def main() -> None:
@@ -147,7 +119,7 @@ def main() -> None:
     start = time.monotonic()
     record = {
         "title": TITLE,
-        "command": command(sys.argv[1:]),
+        "command": command("pipeline.py", sys.argv[1:]),
         "machine": describe("cpu"),
         "tables": {},
     }

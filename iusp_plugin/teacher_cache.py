@@ -174,14 +174,14 @@ class TeacherCache:
         how_to_make: str = "python cache_teacher.py hparams/iusp.yaml",
     ):
         self.parts = list(parts)
-        self._stores: dict[str, ShardStore] = {}
+        self.stores: dict[str, ShardStore] = {}
         for part in self.parts:
             store = Path(folder) / part.folder
             try:
                 if not store.is_dir():
                     raise FileNotFoundError(f"No teacher cache at {store}.")
                 check_identity(store, _part_identity(identity, part))
-                self._stores[part.name] = ShardStore(store)
+                self.stores[part.name] = ShardStore(store)
             except (FileNotFoundError, ValueError) as error:
                 raise type(error)(
                     f"{error}\nMake it with:\n    {how_to_make}\nor train "
@@ -219,7 +219,7 @@ class TeacherCache:
         """
         view: dict[str, Tensor | CosineSimilarity] = {}
         for part in self.parts:
-            store = self._stores[part.name]
+            store = self.stores[part.name]
             records = [store[clip] for clip in clips]
             turn = None
             if shift is not None:

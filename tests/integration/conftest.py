@@ -131,3 +131,15 @@ def train(runs, scripts, monkeypatch):
         return runs.scores(folder)
 
     return train
+
+
+@pytest.fixture
+def bench(project_root, monkeypatch):
+    """A function that imports a script of the folder, for one test."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(project_root / "benchmarks"))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        path = getattr(sys.modules[name], "__file__", None) or ""
+        if path.startswith(str(project_root / "benchmarks")):
+            del sys.modules[name]

@@ -4,7 +4,6 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-import importlib
 import json
 import subprocess
 import sys
@@ -14,18 +13,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from iusp_plugin.losses import iusp_loss
-
-
-@pytest.fixture
-def bench(project_root, monkeypatch):
-    """A function that imports a script of the folder, for one test."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(project_root / "benchmarks"))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        path = getattr(sys.modules[name], "__file__", None) or ""
-        if path.startswith(str(project_root / "benchmarks")):
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize(
