@@ -10,6 +10,7 @@ from pathlib import Path
 
 from iusp_plugin.dataio.clips import read_clip
 from iusp_plugin.dataio.feature_store import FeatureStore, FeatureStoreMaker
+from iusp_plugin.features import band_statistics
 from processes import rank_and_world
 
 from speechbrain.utils.distributed import ddp_barrier, run_on_main
@@ -143,14 +144,14 @@ def fit_front_end(front_end, dataset):
     dataset : DynamicItemDataset
         Training clips; its ``stores`` hold their log-mels, if any do.
     """
-    if "feats" in dataset.stores:
-        stored = dataset.stores["feats"].statistics
-        front_end.set_statistics(*run_on_main(stored))
-        return
 
-    def clips():
+    def computed():
         with dataset.output_keys_as(["wavs"]):
-            for item in dataset:
-                yield front_end.log_mel(item["wavs"].unsqueeze(0)).squeeze(0)
+            return band_statistics(
+                front_end.log_mel(item["wavs"].unsqueeze(0)).squeeze(0)
+                for item in dataset
+            )
 
-    front_end.fit_statistics(clips())
+    store = dataset.stores.get("feats")
+    statistics = computed if store is None else store.statistics
+    front_end.set_statistics(*run_on_main(statistics))

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "DCASE2019_Task5"
+SCRIPTS = Path(__file__).parent / "scripts"
 TORCHRUN = (
     *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
     "--nproc_per_node=2",
@@ -172,7 +173,7 @@ def test_batch_norm_on_a_cpu(runs):
 
 
 def test_a_bad_file_ends_the_job(runs):
-    """One process meets it; both end, and the last words name it."""
+    """The first process meets it; the last words name it."""
     runs.made("student")
     data = runs.base / "DCASE2019_Task5_data"
     clip = sorted((data / "audio-dev" / "train").iterdir())[0]
@@ -194,6 +195,25 @@ def test_a_bad_file_ends_the_job(runs):
     assert time.monotonic() - start < 60
     assert f"{clip.name} cannot be read as audio" in said
     assert "Root Cause (first observed failure)" in said
+
+
+def test_a_failing_process_ends_the_job(runs):
+    """One process meets a bad file, the other waits for its gradients."""
+    start = time.monotonic()
+    folder = runs.base / "one_fails"
+    arguments = runs.arguments("student", folder, GLOO, "--batch_size=4")
+    result = subprocess.run(
+        [*TORCHRUN, str(SCRIPTS / "failing_rank.py"), *arguments],
+        cwd=runs.base,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode != 0 and time.monotonic() - start < 60
+    _, _, last = result.stdout.partition("Root Cause (first observed failure)")
+    assert "ValueError: street.wav cannot be read as audio: damaged." in last
+    assert "rank      : 1" in last
 
 
 def test_a_killed_process_ends_the_job(runs):
