@@ -77,7 +77,7 @@ class ParallelBrain(sb.core.Brain):
         """The host's, but for a CPU, where SyncBatchNorm cannot run.
 
         There each process normalises by its own share of the batch, and the
-        first one's running statistics are kept: DDP broadcasts its buffers.
+        first one's running statistics are validated and saved.
         """
         if not self.distributed_launch or self.device_type != "cpu":
             super()._wrap_distributed()
@@ -87,6 +87,25 @@ class ParallelBrain(sb.core.Brain):
                 self.modules[name] = DistributedDataParallel(
                     module, find_unused_parameters=self.find_unused_parameters
                 )
+
+    def on_stage_start(self, stage, epoch=None):
+        """Evaluate what is saved: the first process's running statistics.
+
+        DDP broadcasts buffers too, but not after an accumulated batch.
+
+        Arguments
+        ---------
+        stage : Stage
+            Of the experiment.
+        epoch : int, optional
+            Unused.
+        """
+        if stage == sb.Stage.TRAIN:
+            return
+        for module in self.modules.values():
+            if isinstance(module, DistributedDataParallel):
+                for buffer in module.buffers():
+                    torch.distributed.broadcast(buffer, src=0)
 
     def make_dataloader(self, dataset, stage, *args, **loader_kwargs):
         """The host's, with the run's order, or a share of the batches.

@@ -26,7 +26,7 @@ def check_datasets(datasets, data_folder, batch_size):
     data_folder : str or Path
         Named in the error.
     batch_size : int
-        Clips a training batch.
+        Clips a training batch of one process.
     """
     missing = sorted({"train", "validate"} - datasets.keys())
     if missing:
@@ -34,11 +34,13 @@ def check_datasets(datasets, data_folder, batch_size):
             f"{data_folder} has no clips of split {' and '.join(missing)}; "
             "training needs both (evaluate.py scores a test split alone)."
         )
-    n_clips = len(datasets["train"])
-    if n_clips < batch_size:
+    n_clips, (_, world) = len(datasets["train"]), rank_and_world()
+    if n_clips < batch_size * world:
+        times = f" on each of {world} processes" if world > 1 else ""
         raise ValueError(
-            f"batch_size={batch_size} exceeds the {n_clips} training clips, "
-            "and only full batches are trained on; pass a smaller --batch_size."
+            f"batch_size={batch_size}{times} exceeds the {n_clips} training "
+            "clips, and only full batches are trained on; pass a smaller "
+            "--batch_size."
         )
 
 

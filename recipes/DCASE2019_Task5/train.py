@@ -201,6 +201,7 @@ class TaggingBrain(ParallelBrain):
 
     def on_stage_start(self, stage, epoch=None):
         """New sums, new statistics, and in training new random numbers."""
+        super().on_stage_start(stage, epoch)
         self.loss_sums, self.n_batches = {}, 0
         self.started = time.time()
         if stage == sb.Stage.TRAIN:
