@@ -4,7 +4,6 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-import csv
 import os
 import re
 import shutil
@@ -15,15 +14,19 @@ import time
 from pathlib import Path
 
 import pytest
+import speechbrain
 import torch
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "DCASE2019_Task5"
-SCRIPTS = Path(__file__).parent / "scripts"
 TORCHRUN = (
     *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
     "--nproc_per_node=2",
 )
 GLOO = "--distributed_backend=gloo"
+BATCH_NORM = (
+    *("--batch_size=4", "--eval_batch_size=5"),
+    "--grad_accumulation_factor=2",
+)
 STILL = ("--time_shift=False", "--precision=fp32", "--norm=group")
 # Three steps an epoch of 24 clips, 21 steps in all.
 STEPS = "--number_of_epochs=7"
@@ -35,11 +38,11 @@ METHODS = {
 }
 
 
-def torchrun(runs, name, folder, *more, script="train.py"):
+def torchrun(runs, name, folder, *more, yaml=None):
     """Start train.py by torchrun; returns the process."""
-    arguments = runs.arguments(name, folder, GLOO, *more)
+    own, *arguments = runs.arguments(name, folder, GLOO, *more)
     return subprocess.Popen(
-        [*TORCHRUN, str(RECIPE / script), *arguments],
+        [*TORCHRUN, str(RECIPE / "train.py"), str(yaml or own), *arguments],
         cwd=runs.base,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -60,6 +63,12 @@ def weights(folder):
     return state["model"]
 
 
+def logged(line):
+    """Losses of a line of the log."""
+    found = re.findall(r"(train \w+|valid label): ([-+.e\d]+)", line)
+    return {k: float(v) for k, v in found if k != "train minutes"}
+
+
 @pytest.fixture(scope="module")
 def plain_yamls(runs):
     """The YAMLs without dropout, in a folder of their own."""
@@ -77,165 +86,201 @@ def plain_yamls(runs):
     return folder
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def pair(request, runs, plain_yamls):
-    """Folders of one process with a batch of 8 and two with 4 each."""
-    name, extra = request.param, METHODS[request.param]
-    runs.made("teacher")
-    folders = []
-    for n, size in ((1, 8), (2, 4)):
-        folder = runs.base / f"joint_{name}_{n}"
-        more = [*STILL, *extra, STEPS, f"--batch_size={size}"]
-        yaml, *arguments = runs.arguments(name, folder, *more)
-        yaml = str(plain_yamls / Path(yaml).name)
-        start = TORCHRUN if n == 2 else [sys.executable]
-        arguments += [GLOO] if n == 2 else []
-        result = subprocess.run(
-            [*start, str(RECIPE / "train.py"), yaml, *arguments],
-            cwd=runs.base,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-        folders.append(folder)
-    return folders
-
-
-def test_two_processes_train_as_one(pair):
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_train_as_one(name, runs, plain_yamls, scripts):
     """After 21 steps of the same joint batches the weights are the same."""
-    one, two = (weights(folder) for folder in pair)
-    assert one.keys() == two.keys()
-    distance = max(
-        float((one[name] - two[name]).abs().max())
-        for name in one
-        if isinstance(one[name], torch.Tensor)
+    runs.made("teacher")
+    folders = [runs.base / f"joint_{name}_{n}" for n in (1, 2)]
+    flags = [
+        [*STILL, *METHODS[name], STEPS, f"--batch_size={size}"]
+        for size in (8, 4)
+    ]
+    yaml = plain_yamls / f"{name}.yaml"
+    _, *arguments = runs.arguments(name, folders[0], *flags[0])
+    scripts("train").run(*speechbrain.parse_arguments([str(yaml), *arguments]))
+    status, said = finish(
+        torchrun(runs, name, folders[1], *flags[1], yaml=yaml)
     )
+    assert status == 0, said
+    one, two = map(weights, folders)
+    assert one.keys() == two.keys()
+    distance = max(float((one[k] - two[k]).abs().max()) for k in one)
     print("largest difference of a weight:", distance)
     assert distance < 1e-5
-
-
-def test_the_printed_losses_are_means(pair):
-    """Rank 0's share alone would print something else."""
+    # Rank 0's share alone would print other losses.
     one, two = (
         [
-            dict(re.findall(r"(train \w+|valid label): ([-+.e\d]+)", line))
-            for line in (f / "train_log.txt").read_text().splitlines()
+            logged(line)
+            for line in (folder / "train_log.txt").read_text().splitlines()
         ]
-        for f in pair
+        for folder in folders
     )
     assert len(one) == len(two) == 7
     for first, second in zip(one, two, strict=True):
-        for name in first.keys() - {"train minutes"}:
-            assert float(second[name]) == pytest.approx(
-                float(first[name]), rel=1e-3
-            ), name
+        assert second == pytest.approx(first, rel=1e-3)
 
 
-def test_evaluation_is_shared_and_exact(runs):
-    """A trained run scored by two processes: the same figures, each digit."""
-    trained = runs.made("student")
-    for size in (5, 12):
-        flags = ("--test_only", f"--eval_batch_size={size}")
-        one, two = (runs.base / f"scored_by_{n}_{size}" for n in (1, 2))
-        for folder in (one, two):
-            shutil.copytree(trained / "save", folder / "save")
-        runs.train("student", one, *flags)
-        status, said = finish(torchrun(runs, "student", two, *flags))
-        assert status == 0, said
-        assert runs.scores(two)["splits"] == runs.scores(one)["splits"]
-        first, second = (
-            (folder / "predictions-validate.csv").read_bytes()
-            for folder in (one, two)
-        )
-        assert first == second
+@pytest.fixture(scope="module")
+def batch_norm(runs):
+    """Folder and words of a run by two processes, batch norm and all.
 
-
-def test_another_number_of_processes(runs):
-    """It is another joint batch: not the same run."""
-    status, said = finish(torchrun(runs, "student", runs.made("student")))
-    assert status != 0 and "processes: 1 there, 2 now" in said
-
-
-def test_batch_norm_on_a_cpu(runs):
-    """The line of the README, as it is; nothing complains at the end."""
+    Three batches a process: the last one is accumulated for a step that does
+    not come. Three batches of validation: one process repeats its first.
+    """
     runs.made("teacher")
     folder = runs.base / "two_batch_norm"
-    status, said = finish(torchrun(runs, "iusp", folder, "--batch_size=4"))
+    status, said = finish(torchrun(runs, "iusp", folder, *BATCH_NORM))
     assert status == 0, said
-    assert "destroy_process_group" not in said and "Traceback" not in said
-    state = weights(folder)
-    means = [v for k, v in state.items() if k.endswith("running_mean")]
-    assert means and any(bool(m.any()) for m in means)
-    with (folder / "predictions-validate.csv").open(newline="") as stream:
-        names = [row["audio_filename"] for row in csv.DictReader(stream)]
-    assert len(names) == len(set(names)) == 12
+    return folder, said
 
 
-def test_a_bad_file_ends_the_job(runs):
-    """The first process meets it; the last words name it."""
-    runs.made("student")
-    data = runs.base / "DCASE2019_Task5_data"
-    clip = sorted((data / "audio-dev" / "train").iterdir())[0]
-    content, stamp = clip.read_bytes(), clip.stat().st_mtime_ns
-    start = time.monotonic()
-    try:
-        clip.write_bytes(b"broken" + content[6:])
-        os.utime(clip, ns=(stamp, stamp))
-        status, said = finish(
-            torchrun(
-                *(runs, "student", runs.base / "bad_file", "--skip_prep=True"),
-                *("--feature_store=False", "--batch_size=4"),
-            )
-        )
-    finally:
-        clip.write_bytes(content)
-        os.utime(clip, ns=(stamp, stamp))
-    assert status != 0
-    assert time.monotonic() - start < 60
-    assert f"{clip.name} cannot be read as audio" in said
-    assert "Root Cause (first observed failure)" in said
+def test_batch_norm_on_a_cpu(batch_norm):
+    """The line of the README runs as it is; nothing complains at the end."""
+    folder, said = batch_norm
+    for complaint in ("destroy_process_group", "Traceback", "Warning"):
+        assert complaint not in said
+    means = [v for k, v in weights(folder).items() if k.endswith("g_mean")]
+    assert means and any(bool(mean.any()) for mean in means)
 
 
-def test_a_failing_process_ends_the_job(runs):
-    """One process meets a bad file, the other waits for its gradients."""
-    start = time.monotonic()
-    folder = runs.base / "one_fails"
-    arguments = runs.arguments("student", folder, GLOO, "--batch_size=4")
-    result = subprocess.run(
-        [*TORCHRUN, str(SCRIPTS / "failing_rank.py"), *arguments],
-        cwd=runs.base,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def test_evaluation_is_exact(batch_norm, runs, scripts, monkeypatch):
+    """One process finds the figures of two, in each digit."""
+    folder, _ = batch_norm
+    (checkpoint,) = (folder / "save").iterdir()
+    meta = (checkpoint / "CKPT.yaml").read_text()
+    kept = float(re.search(r"micro_auprc: (.+)", meta)[1])
+    splits = runs.scores(folder)["splits"]
+    assert kept == splits["validate"]["coarse"]["micro_auprc"]
+    module, losses = scripts("evaluate"), []
+    end = module.TaggingBrain.on_stage_end
+
+    def keep_loss(brain, *stage):
+        end(brain, *stage)
+        losses.append(brain.stats.mean_loss())
+
+    monkeypatch.setattr(module.TaggingBrain, "on_stage_end", keep_loss)
+    arguments = module.parse_arguments([str(folder), "--device=cpu"])
+    assert module.evaluate(arguments)["splits"] == splits
+    first, second = (
+        (path / "predictions-validate.csv").read_bytes()
+        for path in (folder, folder / "evaluation")
     )
-    assert result.returncode != 0 and time.monotonic() - start < 60
-    _, _, last = result.stdout.partition("Root Cause (first observed failure)")
-    assert "ValueError: street.wav cannot be read as audio: damaged." in last
-    assert "rank      : 1" in last
+    assert first == second
+    log = logged((folder / "train_log.txt").read_text())
+    assert log["valid label"] == float(f"{losses[0]:.4e}")
+
+
+def test_fewer_batches_than_processes(runs, train):
+    """A trained run scored again: one batch, two processes."""
+    trained = runs.made("student")
+    one, two = (runs.base / f"scored_by_{n}" for n in (1, 2))
+    for folder in (one, two):
+        shutil.copytree(trained / "save", folder / "save")
+    flags = ("--test_only", "--eval_batch_size=12")
+    train("student", one, *flags)
+    status, said = finish(torchrun(runs, "student", two, *flags))
+    assert status == 0, said
+    assert runs.scores(two)["splits"] == runs.scores(one)["splits"]
+
+
+def test_another_number_of_processes(batch_norm, train):
+    """It is another joint batch: not the same run."""
+    with pytest.raises(ValueError, match="processes: 2 there, 1 now"):
+        train("iusp", batch_norm[0], *BATCH_NORM)
+
+
+def test_a_joint_batch_larger_than_the_data(scripts, monkeypatch):
+    """Each process would be left without a batch, and train nothing."""
+    sounds = scripts("sounds")
+    monkeypatch.setattr(sounds, "rank_and_world", lambda: (1, 2))
+    datasets = {"train": range(24), "validate": range(1)}
+    sounds.check_datasets(datasets, "data", 12)
+    told = "batch_size=13 on each of 2 processes exceeds the 24 training clips"
+    with pytest.raises(ValueError, match=told):
+        sounds.check_datasets(datasets, "data", 13)
+
+
+@pytest.mark.parametrize("n_items, seed", [(24, 1), (25, 1), (27, 2)])
+def test_the_seed_gives_the_order(n_items, seed, scripts, monkeypatch):
+    """Batch k of one process holds what two processes' batches k hold."""
+    brain = scripts("processes").ParallelBrain
+    monkeypatch.setenv("SB_GLOBAL_SEED", str(seed))
+
+    def batches(rank, world, epoch):
+        hparams = {"seed": seed, "sorting": "random"}
+        own = brain({}, hparams=hparams, run_opts={"device": "cpu"})
+        own.rank, own.distributed_launch = rank, world > 1
+        loader = own.make_dataloader(
+            list(range(n_items)),
+            speechbrain.Stage.TRAIN,
+            batch_size=8 // world,
+            shuffle=True,
+            drop_last=True,
+        )
+        own.train_sampler.set_epoch(epoch)
+        return [batch.tolist() for batch in loader]
+
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    orders = []
+    for epoch in (1, 2):
+        joint = batches(0, 1, epoch)
+        assert len(joint) == 3
+        shares = [batches(rank, 2, epoch) for rank in (0, 1)]
+        for whole, *parts in zip(joint, *shares, strict=True):
+            assert sorted(whole) == sorted(sum(parts, []))
+        orders.append(joint)
+    assert orders[0] != orders[1]
+
+
+def workers_of(process):
+    """The numbers of torchrun's processes."""
+    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    return [int(number) for number in Path(children).read_text().split()]
+
+
+def training(runs, folder, *flags):
+    """A run by two processes that has finished its first epoch."""
+    process = torchrun(
+        *(runs, "student", folder, "--number_of_epochs=10000"),
+        *("--batch_size=4", *flags),
+    )
+    log = folder / "train_log.txt"
+    while not log.exists() or not log.stat().st_size:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    return process
+
+
+def test_a_file_damaged_meanwhile_ends_the_job(runs):
+    """One process meets it, the other waits for its gradients."""
+    runs.made("student")
+    data = runs.base / "own_data"
+    shutil.copytree(runs.base / "DCASE2019_Task5_data", data)
+    process = training(
+        *(runs, runs.base / "bad_file", "--feature_store=False"),
+        f"--embedded_folder={data}",
+    )
+    clip = sorted((data / "audio-dev" / "train").iterdir())[0]
+    workers, start = workers_of(process), time.monotonic()
+    clip.write_bytes(b"broken" + clip.read_bytes()[6:])
+    status, said = finish(process, 60)
+    print("seconds until the end:", time.monotonic() - start)
+    assert status != 0
+    _, _, last = said.partition("Root Cause (first observed failure)")
+    assert f"{clip.name} cannot be read as audio" in last
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
 def test_a_killed_process_ends_the_job(runs):
     """The other one waits for it in vain, but not for long."""
-    folder = runs.base / "killed"
-    process = torchrun(
-        *(runs, "student", folder, "--number_of_epochs=10000"),
-        "--batch_size=4",
-    )
-    log = folder / "train_log.txt"
-    while not log.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    children = f"/proc/{process.pid}/task/{process.pid}/children"
-    workers = Path(children).read_text().split()
-    start = time.monotonic()
-    os.kill(int(workers[-1]), signal.SIGKILL)
+    process = training(runs, runs.base / "killed")
+    workers, start = workers_of(process), time.monotonic()
+    os.kill(workers[-1], signal.SIGKILL)
     status, said = finish(process, 60)
-    assert status != 0 and time.monotonic() - start < 60
+    print("seconds until the end:", time.monotonic() - start)
+    assert status != 0
     assert "Signal 9 (SIGKILL)" in said
-    for worker in workers:
-        assert not Path(f"/proc/{worker}").exists()
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
 def test_processes_draw_differently(scripts, monkeypatch):
@@ -270,11 +315,11 @@ def test_shares_of_batches(scripts, n_items, world):
     ]
 
 
-def test_resumed_it_draws_what_it_would_have(runs):
+def test_resumed_it_draws_what_it_would_have(runs, train):
     """Killed after the first epoch and started again: the same end."""
     flags = ("--number_of_epochs=3", "--batch_size=4")
     whole = runs.base / "uninterrupted"
-    runs.train("student", whole, *flags)
+    train("student", whole, *flags)
     folder = runs.base / "resumed"
     arguments = runs.arguments("student", folder, *flags)
     process = subprocess.Popen(
@@ -290,13 +335,9 @@ def test_resumed_it_draws_what_it_would_have(runs):
     process.kill()
     process.wait()
     assert not (folder / "scores.json").exists()
-    runs.train("student", folder, *flags)
+    train("student", folder, *flags)
     first, second = (weights(f) for f in (whole, folder))
-    assert all(
-        torch.equal(first[k], second[k])
-        for k in first
-        if isinstance(first[k], torch.Tensor)
-    )
+    assert all(torch.equal(first[k], second[k]) for k in first)
 
 
 def test_a_half_written_checkpoint_is_discarded(runs):
@@ -320,9 +361,20 @@ def test_a_half_written_checkpoint_is_discarded(runs):
     assert runs.scores(folder)["splits"] == runs.scores(trained)["splits"]
 
 
-def test_without_weight_it_is_the_plain_student(runs):
-    """A distilled YAML whose terms are off trains the plain student."""
-    runs.train("iusp", "weightless", "--iusp_weight=0", "--method=plain")
-    plain = runs.made("student") / "predictions-validate.csv"
-    weightless = runs.base / "weightless" / "predictions-validate.csv"
-    assert weightless.read_bytes() == plain.read_bytes()
+@pytest.mark.parametrize(
+    "name, flags",
+    [
+        ("iusp", ("--iusp_weight=0", "--method=plain")),
+        ("student", ("--num_workers=1",)),
+    ],
+    ids=["terms_off", "workers"],
+)
+def test_what_changes_nothing(name, flags, request, runs, train):
+    """Neither terms without weight nor loading elsewhere moves a digit."""
+    folder = runs.base / request.node.callspec.id
+    train(name, folder, *flags)
+    first, second = (
+        (path / "predictions-validate.csv").read_bytes()
+        for path in (runs.made("student"), folder)
+    )
+    assert first == second
