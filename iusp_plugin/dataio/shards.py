@@ -69,6 +69,7 @@ class _Shard:
             for name, array in tensors.items()
             if name.endswith(":first")
         }
+        self._empty = {n: tensors[n][:0].copy() for n in self._first}
         del tensors
         # The context above unmaps; this one stays for the slices.
         self._file = safe_open(path, framework="np")
@@ -78,8 +79,12 @@ class _Shard:
         """A copy of one record."""
         record = {}
         for name, field in self._fields.items():
-            first = self._first[name]
-            record[name] = field[int(first[row]) : int(first[row + 1])]
+            start, end = self._first[name][row : row + 2].tolist()
+            # safetensors slices nothing that is empty at its end.
+            empty = start == end
+            record[name] = (
+                self._empty[name].copy() if empty else field[start:end]
+            )
         return record
 
 
