@@ -35,11 +35,13 @@ INDEX = "index.json"
 SHARD_CLIPS = 256
 
 
-def _checksum(tensors: Mapping[str, Array]) -> str:
-    """SHA-256 of the arrays in the order of their names."""
-    digest = hashlib.sha256()
+def _checksum(clips: str, tensors: Mapping[str, Array]) -> str:
+    """SHA-256 of the clips and of the arrays with names, dtypes and shapes."""
+    digest = hashlib.sha256(clips.encode())
     for name in sorted(tensors):
-        digest.update(np.ascontiguousarray(tensors[name]).data)
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(repr((name, array.dtype.str, array.shape)).encode())
+        digest.update(array.data)
     return digest.hexdigest()
 
 
@@ -61,7 +63,7 @@ class _Shard:
         with safe_open(path, framework="np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             meta = file.metadata() or {}
-            if meta.get("sha256") != _checksum(tensors):
+            if meta.get("sha256") != _checksum(meta["clips"], tensors):
                 raise ValueError("its checksum does not fit its content")
             self.clips: list[str] = json.loads(meta["clips"])
         self._first = {
@@ -194,10 +196,8 @@ class ShardWriter:
             counts = [len(array) for array in arrays]
             tensors[name] = np.concatenate(arrays)
             tensors[f"{name}:first"] = np.cumsum([0, *counts], dtype=np.int64)
-        metadata = {
-            "clips": json.dumps(self.of(number)),
-            "sha256": _checksum(tensors),
-        }
+        clips = json.dumps(self.of(number))
+        metadata = {"clips": clips, "sha256": _checksum(clips, tensors)}
         with replacing(_shard_path(self.folder, number)) as part:
             part.write_bytes(save(tensors, metadata))
 
