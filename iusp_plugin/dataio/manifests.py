@@ -186,7 +186,16 @@ class Manifest(Mapping[str, dict[str, Any]]):
                 f"Line {number} of {self.path} is not one example; write it "
                 "with write_manifests, one line an example."
             )
-        return json.loads(key + b'"') if b"\\" in key else key[1:].decode()
+        if b"\\" not in key:
+            return key[1:].decode()
+        # An escaped quote may stand before a colon within the id.
+        (example_id,) = self._parsed(line)
+        return example_id
+
+    @staticmethod
+    def _parsed(line: bytes) -> dict[str, Any]:
+        """The entry of a line, by its id."""
+        return json.loads(b"{" + line.rstrip(b",\r\n") + b"}")
 
     @cached_property
     def _content(self) -> mmap.mmap:
@@ -204,14 +213,21 @@ class Manifest(Mapping[str, dict[str, Any]]):
         """One entry, its placeholders filled."""
         row = self._row[example_id]
         line = self._content[self._starts[row] : self._starts[row + 1]]
-        _, _, entry = line.partition(b'": ')
-        loaded = json.loads(entry.rstrip(b",\r\n"))
-        return {
-            key: value.format_map(self._replacements)
-            if isinstance(value, str)
-            else value
-            for key, value in loaded.items()
-        }
+        (entry,) = self._parsed(line).values()
+        return self._filled(entry)
+
+    def _filled(self, value: Any) -> Any:
+        """The same with the placeholders of all its texts filled."""
+        if isinstance(value, str):
+            return value.format_map(self._replacements)
+        if isinstance(value, list):
+            return [self._filled(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self._filled(item) for key, item in value.items()}
+        return value
+
+    def __contains__(self, example_id: object) -> bool:
+        return example_id in self._row
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process maps the file itself."""

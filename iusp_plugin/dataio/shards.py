@@ -328,7 +328,12 @@ class ShardStore(Mapping[str, dict[str, Array]]):
         if number not in self._open:
             path = _shard_path(self.folder, number)
             try:
-                self._open[number] = _Shard(path)
+                shard = _Shard(path)
+                start = number * self._shard_clips
+                rows = range(start, min(start + self._shard_clips, len(self)))
+                if [self._row.get(clip) for clip in shard.clips] != list(rows):
+                    raise ValueError("it holds other clips")
+                self._open[number] = shard
             except _DAMAGE as error:
                 raise self._damaged(
                     ValueError(f"{path.name}: {error}")
