@@ -250,18 +250,15 @@ def test_another_teacher(runs, train, cached):
 
 def test_a_clip_that_the_cache_lacks(runs, train, cached, monkeypatch):
     """It is named; it does not count as zero."""
-    from iusp_plugin.dataio.shards import ShardStore
+    from iusp_plugin.teacher_cache import TeacherCache
 
-    clip = next(iter(ShardStore(cached / "conv_block4.cosine")))
-    init = ShardStore.__init__
+    batch = TeacherCache.batch
 
-    def forgetful(self, folder):
-        init(self, folder)
-        if "cosine" in str(folder):
-            del self._row[clip]
+    def of_another_clip(self, clips, *more):
+        return batch(self, ["other.wav", *clips[1:]], *more)
 
-    monkeypatch.setattr(ShardStore, "__init__", forgetful)
-    with pytest.raises(KeyError, match=f"Clip '{clip}' is not in"):
+    monkeypatch.setattr(TeacherCache, "batch", of_another_clip)
+    with pytest.raises(KeyError, match="Clip 'other.wav' is not in"):
         train("iusp", "lacking", *FP32, *from_cache(cached))
 
 
