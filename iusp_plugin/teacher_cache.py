@@ -177,15 +177,17 @@ class TeacherCache:
         self.stores: dict[str, ShardStore] = {}
         for part in self.parts:
             store = Path(folder) / part.folder
+            remedy = "Make it with:"
             try:
                 if not store.is_dir():
                     raise FileNotFoundError(f"No teacher cache at {store}.")
-                check_identity(store, _part_identity(identity, part))
                 self.stores[part.name] = ShardStore(store)
+                remedy = "Delete that folder, and make it again with:"
+                check_identity(store, _part_identity(identity, part))
             except (FileNotFoundError, ValueError) as error:
                 raise type(error)(
-                    f"{error}\nMake it with:\n    {how_to_make}\nor train "
-                    "with --use_teacher_cache=False."
+                    f"{error}\n{remedy}\n    {how_to_make}\nor train with "
+                    "--use_teacher_cache=False."
                 ) from error
 
     def batch(

@@ -207,6 +207,7 @@ def test_what_differs_is_named(tmp_path, teacher, change, told):
     fill(tmp_path / "c", teacher)
     with pytest.raises(ValueError, match=told) as error:
         opened(tmp_path / "c", teacher, **change)
+    assert "Delete that folder, and make it again with:" in str(error.value)
     assert "python cache_teacher.py" in str(error.value)
     assert "--use_teacher_cache=False" in str(error.value)
     assert str(error.value).count(" there, ") == 1
