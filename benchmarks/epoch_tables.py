@@ -101,12 +101,13 @@ def _live_rows(workshop: Workshop, width: int, repetitions: int) -> list[dict]:
     workshop.make_cache(**BOTH, **teacher)
     cached = workshop.brain("iusp", **BOTH, **teacher, use_teacher_cache=True)
     npy = workshop.folder / f"npy_{width}"
+    reference, spent = reference_epoch(other, npy)
     contenders = {
         "plain": plain.train,
         "teacher": live.teacher_alone(),
         "live": live.train,
         "cached": cached.train,
-        "reference": reference_epoch(other, npy),
+        "reference": reference,
     }
     times = interleave(contenders, Effort(0.0, repetitions, repetitions))
     both = [
@@ -122,6 +123,7 @@ def _live_rows(workshop: Workshop, width: int, repetitions: int) -> list[dict]:
     share = seconds["teacher"] / seconds["live"]
     size = WIDTHS[width]
     bar = at_least(gain, 8.0) if width == 64 else None
+    plainly = spent["teacher"] / spent["all"]
     return [
         _row(f"plain, beside a teacher of {size}", seconds["plain"]),
         _row(f"teacher's forward alone, {size}", seconds["teacher"]),
@@ -141,6 +143,8 @@ def _live_rows(workshop: Workshop, width: int, repetitions: int) -> list[dict]:
             against="cached",
             ratio=gain,
             bar=bar,
+            teacher=plainly,
+            student=1 - plainly,
         ),
     ]
 

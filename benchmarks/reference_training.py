@@ -9,6 +9,7 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,7 +106,9 @@ def save_clips(epoch: Epoch, folder: Path) -> NpyClips:
     return NpyClips(folder, torch.stack(targets).float())
 
 
-def reference_epoch(epoch: Epoch, folder: Path) -> Callable[[], None]:
+def reference_epoch(
+    epoch: Epoch, folder: Path
+) -> tuple[Callable[[], None], dict[str, float]]:
     """One epoch of such training, with an epoch's own student and teacher.
 
     Arguments
@@ -119,6 +122,8 @@ def reference_epoch(epoch: Epoch, folder: Path) -> Callable[[], None]:
     -------
     callable
         Without arguments.
+    dict
+        Seconds so far, of all its calls: "teacher" and "all".
     """
     clips = save_clips(epoch, folder)
     modules, hparams = epoch.brain.modules, epoch.brain.hparams
@@ -128,12 +133,17 @@ def reference_epoch(epoch: Epoch, folder: Path) -> Callable[[], None]:
     (tap,) = terms["iusp"].student_taps
     (teacher_tap,) = terms["iusp"].teacher_taps
 
+    spent = {"teacher": 0.0, "all": 0.0}
+
     def train() -> None:
+        begin = time.perf_counter()
         for feats, targets in loader:
             augment = hparams.clip_augment
             feats = augment.apply(feats, augment.draw(len(feats)))
+            start = time.perf_counter()
             with torch.no_grad():
                 view = modules.teacher(feats)
+            spent["teacher"] += time.perf_counter() - start
             logits, taps = modules.student(modules.front_end.normalise(feats))
             coarse = logits[:, : targets.shape[1]]
             loss = F.binary_cross_entropy_with_logits(coarse, targets)
@@ -144,5 +154,6 @@ def reference_epoch(epoch: Epoch, folder: Path) -> Callable[[], None]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        spent["all"] += time.perf_counter() - begin
 
-    return train
+    return train, spent
