@@ -4,16 +4,24 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
 
-from iusp_plugin.checks import check_range, near_names
+from iusp_plugin.checks import check_choice, check_range, near_names
 from iusp_plugin.losses.teacher_similarity import CosineSimilarity
 
 # The name under which a network's output stands beside its taps.
 LOGITS = "logits"
+
+# What becomes of a term's weight as the share of training done grows from 0.
+_SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "decay": lambda progress: 1.0 - progress,
+    "first_half": lambda progress: 1.0 if progress < 0.5 else 0.0,
+}
+SCHEDULES = tuple(_SCHEDULES)
 
 
 def record_name(tap: str, record: str) -> str:
@@ -53,11 +61,15 @@ class DistillationTerm(nn.Module):
         Which features to compare: a tap's name, or "logits". Two lists of the
         same length are layer pairs, whose losses are added, as in Tung and
         Mori, equation 4.
+    schedule : str
+        What becomes of the weight as training goes on: "constant", "decay"
+        (linearly to 0 at the end) or "first_half" (then 0).
 
     Raises
     ------
     ValueError
-        For a negative weight, or lists of different length.
+        For a negative weight, an unknown schedule, or lists of different
+        length.
 
     Example
     -------
@@ -75,11 +87,14 @@ class DistillationTerm(nn.Module):
         weight: float,
         student_tap: str | Sequence[str] = LOGITS,
         teacher_tap: str | Sequence[str] = LOGITS,
+        schedule: str = "constant",
     ):
         super().__init__()
         check_range("weight", weight, low=0.0)
+        check_choice("schedule", schedule, SCHEDULES)
         self.loss = loss
         self.weight = float(weight)
+        self.schedule = schedule
         students, teachers = (
             [tap] if isinstance(tap, str) else list(tap)
             for tap in (student_tap, teacher_tap)
@@ -90,6 +105,28 @@ class DistillationTerm(nn.Module):
                 "must name as many taps each: they are compared pair by pair."
             )
         self.pairs = list(zip(students, teachers, strict=True))
+
+    def weight_at(self, progress: float) -> float:
+        """The weight when this share of training is done.
+
+        Arguments
+        ---------
+        progress : float
+            In [0, 1]: 0 at the start.
+
+        Returns
+        -------
+        float
+
+        Example
+        -------
+        >>> from iusp_plugin.losses import IUSPLoss
+        >>> term = DistillationTerm(IUSPLoss(), 100.0, schedule="decay")
+        >>> term.weight_at(0.0), term.weight_at(0.75)
+        (100.0, 25.0)
+        """
+        check_range("progress", progress, low=0.0, high=1.0)
+        return self.weight * _SCHEDULES[self.schedule](progress)
 
     @property
     def teacher_record(self) -> str:
@@ -134,7 +171,7 @@ class WeightedLosses(nn.Module):
     """Named distillation terms and their weighted sum.
 
     total = sum over terms of
-            weight * sum over pairs of loss(student[tap], teacher[tap])
+            weight(progress) * sum over pairs of loss(student[tap], teacher[tap])
 
     Terms of weight 0 are left out altogether. An empty sum is allowed: that is
     plain training.
@@ -236,10 +273,25 @@ class WeightedLosses(nn.Module):
             losses[name] = sum(values[1:], start=values[0])
         return losses
 
-    def weighted_sum(self, losses: Mapping[str, Tensor]) -> Tensor | float:
-        """The total of what ``forward`` returned; 0.0 without terms."""
+    def weighted_sum(
+        self, losses: Mapping[str, Tensor], progress: float = 0.0
+    ) -> Tensor | float:
+        """The total of what ``forward`` returned.
+
+        Arguments
+        ---------
+        losses : mapping of str to torch.Tensor
+            The terms by name.
+        progress : float
+            Share of training done, in [0, 1], for terms with a schedule.
+
+        Returns
+        -------
+        torch.Tensor or float
+            A scalar; 0.0 without terms.
+        """
         terms = self._active()
         total: Tensor | float = 0.0
         for name, value in losses.items():
-            total = total + terms[name].weight * value
+            total = total + terms[name].weight_at(progress) * value
         return total

@@ -13,6 +13,7 @@ from iusp_plugin.dataio.feature_store import FeatureStore, FeatureStoreMaker
 from iusp_plugin.features import band_statistics
 from processes import rank_and_world
 
+from speechbrain.dataio.dataset import FilteredSortedDynamicItemDataset
 from speechbrain.utils.distributed import ddp_barrier, run_on_main
 
 
@@ -42,6 +43,37 @@ def check_datasets(datasets, data_folder, batch_size):
             "clips, and only full batches are trained on; pass a smaller "
             "--batch_size."
         )
+
+
+def validation_parts(dataset, validate_on):
+    """The clips that epochs are chosen by and, if wanted, those held out.
+
+    Clips are numbered from 0 in the order of their file names, so that every
+    run of a data folder has the same halves.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        Split "validate".
+    validate_on : str
+        "all", or "even": the even-numbered ones, and the odd-numbered ones
+        become the split "held_out".
+
+    Returns
+    -------
+    dict of str to DynamicItemDataset
+        By split.
+    """
+    if validate_on == "all":
+        return {"validate": dataset}
+    if validate_on != "even":
+        raise ValueError(f"validate_on is all or even, got {validate_on!r}.")
+    clips = dataset.data
+    ids = sorted(clips, key=lambda i: (clips[i]["audio_filename"], i))
+    return {
+        "validate": FilteredSortedDynamicItemDataset(dataset, ids[0::2]),
+        "held_out": FilteredSortedDynamicItemDataset(dataset, ids[1::2]),
+    }
 
 
 def audio_source(manifest_folder, split):

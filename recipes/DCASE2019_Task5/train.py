@@ -60,6 +60,7 @@ from sounds import (
     audio_source,
     check_datasets,
     fit_front_end,
+    validation_parts,
 )
 from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -181,7 +182,9 @@ class TaggingBrain(ParallelBrain):
                 predictions["lengths"],
             )
             losses.update(terms)
-            total = total + hparams.distillation.weighted_sum(terms)
+            total = total + hparams.distillation.weighted_sum(
+                terms, self.progress
+            )
         for name, value in losses.items():
             self.loss_sums[name] = self.loss_sums.get(name, 0) + value.detach()
         self.n_batches += 1
@@ -206,6 +209,7 @@ class TaggingBrain(ParallelBrain):
         self.started = time.time()
         if stage == sb.Stage.TRAIN:
             seed_epoch(self.hparams.seed, epoch)
+            self.progress = (epoch - 1) / self.hparams.number_of_epochs
         else:
             self.stats = self.hparams.tagging_stats()
 
@@ -327,20 +331,24 @@ def dataio_prep(hparams, data_folder, manifest_folder, splits, sides=None):
             continue
         manifest = Manifest(path, {"data_root": str(data_folder)})
         dataset = sb.dataio.dataset.DynamicItemDataset(manifest)
-        dataset.add_dynamic_item(torch.tensor, "coarse", "coarse_targets")
-        dataset.add_dynamic_item(torch.tensor, "fine", "fine_targets")
-        dataset.stores = {}
-        if hparams["feature_store"]:
-            source = audio_source(manifest_folder, split)
-            dataset.stores = add_stored_features(
-                dataset, hparams, heard, split, source
-            )
-            sounds = list(heard)
-        else:
-            sounds = add_audio(dataset, hparams, heard)
-        keys = ["id", "audio_filename", "coarse_targets", "fine_targets"]
-        dataset.set_output_keys(keys + sounds)
-        datasets[split] = dataset
+        parts = {split: dataset}
+        if split == "validate":
+            parts = validation_parts(dataset, hparams["validate_on"])
+        for name, part in parts.items():
+            part.add_dynamic_item(torch.tensor, "coarse", "coarse_targets")
+            part.add_dynamic_item(torch.tensor, "fine", "fine_targets")
+            part.stores = {}
+            if hparams["feature_store"]:
+                source = audio_source(manifest_folder, split)
+                part.stores = add_stored_features(
+                    part, hparams, heard, split, source
+                )
+                sounds = list(heard)
+            else:
+                sounds = add_audio(part, hparams, heard)
+            keys = ["id", "audio_filename", "coarse_targets", "fine_targets"]
+            part.set_output_keys(keys + sounds)
+            datasets[name] = part
     return datasets
 
 

@@ -1,0 +1,378 @@
+#!/usr/bin/env python3
+"""Run a study: a teacher, a search of the weights, methods x students x seeds.
+
+To run it, use the following commands:
+> python study.py study_quick.yaml --data_folder=FOLDER
+> python study.py study.yaml --data_folder=FOLDER --max_minutes=120
+The same command goes on where the last one stopped. Several of them, on one
+machine or on several that share output_folder, share the work.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from iusp_plugin.run_folder import write_json
+from study_plan import Study
+from study_queue import Launcher, RunFailedError, claim, is_done
+from study_search import Search, read_settings
+
+import speechbrain as sb
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+# Seconds until one looks again whether others have finished what is needed.
+PATIENCE_S = 20
+
+
+class Work:
+    """What is left of a study, handed to workers.
+
+    Arguments
+    ---------
+    study : Study
+        What is declared.
+    launcher : Launcher
+        Does it.
+    workers : int
+        How many runs at a time.
+    max_minutes : float, optional
+        No run starts later, nor one that is expected to end later.
+    """
+
+    def __init__(self, study, launcher, workers=1, max_minutes=None):
+        self.study = study
+        self.launcher = launcher
+        self.workers = workers
+        self.started = time.time()
+        self.max_minutes = max_minutes
+        self.failures = {}
+        self.guard = threading.Lock()
+        self.active = {}
+
+    def minutes_left(self):
+        """Until max_minutes; infinite without it."""
+        if self.max_minutes is None:
+            return float("inf")
+        return self.max_minutes - (time.time() - self.started) / 60
+
+    def expected_minutes(self, run):
+        """Median of the runs of its kind; None if there are none yet."""
+        minutes = sorted(
+            record["minutes"]
+            for record in self.study.records().values()
+            if record["student"] == run.facts["student"]
+            and record["threads"] == self.launcher.threads
+        )
+        return minutes[len(minutes) // 2] if minutes else None
+
+    def may_start(self, run):
+        """Whether there is time left for a run, and no reason to stop."""
+        if self.launcher.stopped.is_set() or run.name in self.failures:
+            return False
+        return (self.expected_minutes(run) or 0) <= self.minutes_left()
+
+    def make_teacher(self, label):
+        """Train a teacher and store what it says, with all the cores.
+
+        Arguments
+        ---------
+        label : str
+            Which teacher.
+
+        Returns
+        -------
+        bool
+            Whether it is there.
+        """
+        run = self.study.teacher_run(label)
+        cores = available_cores()
+        while not is_done(self.study, run):
+            if not self.may_start(run):
+                return False
+            logger.info("%s: training", run.name)
+            try:
+                record = self.launcher.train(self.study, run, threads=cores)
+            except RunFailedError as error:
+                self.fail(run.name, error)
+                return False
+            if record is None:
+                logger.info("%s: another worker trains it; waiting", run.name)
+                time.sleep(PATIENCE_S)
+            else:
+                self.report(run, record)
+        for place, options in self.study.cache_commands(label).items():
+            name = f"cache/{label}-{place}"
+            folder = Path(options["teacher_folder"])
+            marker = folder / f"cached-{place}.json"
+            with claim(self.launcher.lock(name), wait=True) as held:
+                if marker.is_file():
+                    continue
+                words = [sys.executable, "cache_teacher.py"]
+                words += ["hparams/iusp.yaml"]
+                words += [f"--{k}={v}" for k, v in options.items()]
+                logger.info("%s: storing what the teacher says", name)
+                try:
+                    self.launcher.call(words, name, 0, cores, [held])
+                except RunFailedError as error:
+                    self.fail(name, error)
+                    return False
+                write_json(marker, options)
+        return True
+
+    def search(self):
+        """Do the trials; returns the settings, or None if time ran out."""
+        path = self.study.records_folder / "settings.json"
+        settings = read_settings(path)
+        if settings is not None:
+            return settings
+        if not self.study.searched:
+            return self.study.start_settings()
+        search = Search(self.study, self.launcher)
+        self.share(search.next_runs, search.tell)
+        settings = search.settings()
+        if settings is not None:
+            done, _ = search.counts()
+            write_json(path, {"trials": done, "settings": settings})
+            logger.info("search: %d trials, settings %s", done, settings)
+        return settings
+
+    def share(self, next_runs, tell=None):
+        """Let the workers do what there is, until nothing is left to claim.
+
+        Arguments
+        ---------
+        next_runs : callable
+            Gives the runs that may be started now.
+        tell : callable, optional
+            Is told each run and its record.
+        """
+        with ThreadPoolExecutor(self.workers) as pool:
+            tasks = [
+                pool.submit(self.serve, worker, next_runs, tell)
+                for worker in range(self.workers)
+            ]
+            try:
+                for task in tasks:
+                    task.result()
+            except BaseException:
+                self.launcher.stop()
+                raise
+
+    def serve(self, worker, next_runs, tell):
+        """One worker: claim a run, do it, look for the next."""
+        while True:
+            found = False
+            with self.guard:
+                runs = next_runs()
+            for run in runs:
+                with self.guard:
+                    if run.name in self.active or not self.may_start(run):
+                        continue
+                    self.active[run.name] = worker
+                try:
+                    record = self.launcher.train(self.study, run, worker)
+                except RunFailedError as error:
+                    self.fail(run.name, error)
+                    continue
+                finally:
+                    self.active.pop(run.name, None)
+                if record is None:
+                    continue
+                if tell:
+                    with self.guard:
+                        tell(run, record)
+                self.report(run, record)
+                found = True
+                break
+            if found:
+                continue
+            if not any(self.may_start(run) for run in runs):
+                return
+            time.sleep(PATIENCE_S)
+
+    def left(self, settings):
+        """Runs of the rows that are not done."""
+        return [
+            r for r in self.study.rows(settings) if not is_done(self.study, r)
+        ]
+
+    def fail(self, name, error):
+        """Note that a run failed; it is not tried again in this session."""
+        if self.launcher.stopped.is_set():
+            return
+        self.failures[name] = str(error)
+        logger.error("%s failed: %s", name, error)
+        if len(self.failures) >= 3:
+            logger.error("Three runs have failed; nothing more is started.")
+            self.launcher.stopped.set()
+
+    def report(self, run, record):
+        """One line a finished run: its figures, and how far the study is."""
+        split = self.study.declared["report_split"]
+        figures = {
+            name: levels["coarse" if "coarse" in levels else "fine"]
+            for name, levels in record["splits"].items()
+        }
+        text = ", ".join(
+            f"{name} {levels['micro_auprc']:.4f}"
+            for name, levels in figures.items()
+            if name in ("validate", split)
+        )
+        logger.info(
+            "%s: micro-AUPRC %s; %.1f min; %s",
+            *(run.name, text, record["minutes"], self.progress()),
+        )
+
+    def progress(self):
+        """Done, running and left, and the time that what is left takes."""
+        declared = self.study.rows(self.study.start_settings())
+        trials = len(self.study.searched) * self.study.search["trials"]
+        records = self.study.records()
+        done = sum(name.startswith("search/") for name in records)
+        left = [run for run in declared if run.name not in records]
+        minutes = [self.expected_minutes(run) for run in left]
+        known = [value for value in minutes if value is not None]
+        mean = sum(known) / len(known) if known else 0.0
+        total = sum(mean if m is None else m for m in minutes)
+        total += max(0, trials - done) * mean
+        running = max(0, len(self.active))
+        return (
+            f"{len(declared) - len(left) + done} of {len(declared) + trials} "
+            f"done, {running} running, {left_text(total / self.workers)} to go"
+        )
+
+
+def left_text(minutes):
+    """Minutes as people say them."""
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h"
+
+
+def available_cores():
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_study(study, workers=None, max_minutes=None):
+    """Do what is left of a study.
+
+    Arguments
+    ---------
+    study : Study
+        What is declared.
+    workers : int, optional
+        Runs at a time; a GPU each, or a core each.
+    max_minutes : float, optional
+        Stop between runs after this time.
+
+    Returns
+    -------
+    Work
+        With the failures.
+    """
+    gpus = [str(i) for i in range(torch.cuda.device_count())]
+    workers = workers or len(gpus) or available_cores()
+    threads = max(1, available_cores() // workers)
+    launcher = Launcher(study.output_folder, threads, gpus)
+    work = Work(study, launcher, workers, max_minutes)
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        logger.info(
+            "%s: %d workers of %d threads; %s",
+            *(study.output_folder, workers, threads, work.progress()),
+        )
+        do_all(work)
+    except BaseException:
+        launcher.stop()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    logger.info("%s: %s", study.output_folder, work.progress())
+    return work
+
+
+def do_all(work):
+    """Teacher, search, rows; each as far as time allows."""
+    study = work.study
+    first = study.teachers[0]
+    if not work.make_teacher(first):
+        return
+    settings = work.search()
+    if settings is None:
+        return
+    rows = study.rows(settings)
+    start = 0
+    while start < len(rows):
+        # Rows run in their order; where a new teacher is needed, it is made.
+        end = start
+        teacher = needed_teacher(rows[start], first)
+        while end < len(rows) and needed_teacher(rows[end], first) == teacher:
+            end += 1
+        block = rows[start:end]
+        if teacher != first and any(not is_done(study, r) for r in block):
+            if not work.make_teacher(teacher):
+                return
+        work.share(
+            lambda block=block: [r for r in block if not is_done(study, r)]
+        )
+        if any(not is_done(study, r) for r in block) and not work.failures:
+            return
+        start = end
+
+
+def needed_teacher(run, first):
+    """Label of the teacher that has to be there before a run."""
+    return run.facts.get("teacher", first)
+
+
+def parse_arguments(arguments):
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Run a study, or go on with it.", allow_abbrev=False
+    )
+    parser.add_argument("study", help="YAML that declares the study")
+    for key in ("data_folder", "output_folder", "records_folder"):
+        parser.add_argument(f"--{key}", help="in place of the YAML's")
+    parser.add_argument(
+        "--max_minutes", type=float, help="stop between runs after this time"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="runs at a time; one a GPU or a core"
+    )
+    parser.add_argument(
+        "--report_only", action="store_true", help="run nothing"
+    )
+    return parser.parse_args(arguments)
+
+
+def main():
+    """The command line."""
+    arguments = parse_arguments(sys.argv[1:])
+    sb.utils.logger.setup_logging()
+    keys = ("data_folder", "output_folder", "records_folder")
+    given = {key: getattr(arguments, key) for key in keys}
+    overrides = {key: value for key, value in given.items() if value}
+    study = Study(arguments.study, overrides)
+    failures = {}
+    if not arguments.report_only:
+        work = run_study(study, arguments.workers, arguments.max_minutes)
+        failures = work.failures
+    if failures:
+        lines = [f"{name}: {error}" for name, error in failures.items()]
+        sys.exit("These runs failed:\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
