@@ -12,6 +12,7 @@ Authors
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -24,12 +25,10 @@ import torch
 from iusp_plugin.run_folder import write_json
 from study_plan import Study
 from study_queue import Launcher, RunFailedError, claim, is_done
+from study_report import write_report
 from study_search import Search, read_settings
 
-import speechbrain as sb
-from speechbrain.utils.logger import get_logger
-
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Seconds until one looks again whether others have finished what is needed.
 PATIENCE_S = 20
@@ -123,7 +122,7 @@ class Work:
                 words += [f"--{k}={v}" for k, v in options.items()]
                 logger.info("%s: storing what the teacher says", name)
                 try:
-                    self.launcher.call(words, name, 0, cores, [held])
+                    self.launcher.call(words, name, None, cores, [held])
                 except RunFailedError as error:
                     self.fail(name, error)
                     return False
@@ -360,7 +359,10 @@ def parse_arguments(arguments):
 def main():
     """The command line."""
     arguments = parse_arguments(sys.argv[1:])
-    sb.utils.logger.setup_logging()
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("speechbrain").setLevel(logging.WARNING)
     keys = ("data_folder", "output_folder", "records_folder")
     given = {key: getattr(arguments, key) for key in keys}
     overrides = {key: value for key, value in given.items() if value}
@@ -369,6 +371,8 @@ def main():
     if not arguments.report_only:
         work = run_study(study, arguments.workers, arguments.max_minutes)
         failures = work.failures
+    page = write_report(study)
+    logger.info("report: %s", page or "nothing to report yet")
     if failures:
         lines = [f"{name}: {error}" for name, error in failures.items()]
         sys.exit("These runs failed:\n" + "\n".join(lines))

@@ -45,18 +45,25 @@ class Run:
         Options of train.py.
     facts : dict
         What the record says of it: method, student, seed, teacher, stage.
+    processes : int
+        More than one: by torchrun, on as many GPUs.
     """
 
     name: str
     yaml: str
     options: dict = field(hash=False)
     facts: dict = field(hash=False)
+    processes: int = 1
 
     def command(self, script, python, folder):
         """Words of the command line, with the run in that folder."""
         options = {**self.options, "output_folder": folder}
         words = [f"--{key}={value}" for key, value in options.items()]
-        return [str(python), script, self.yaml, *words]
+        launcher = [str(python)]
+        if self.processes > 1:
+            launcher += ["-m", "torch.distributed.run", "--standalone"]
+            launcher += [f"--nproc_per_node={self.processes}"]
+        return [*launcher, script, self.yaml, *words]
 
 
 class Study:
@@ -75,6 +82,7 @@ class Study:
             declared = load_hyperpyyaml(stream, overrides or {})
         _check(path, declared)
         self.declared = declared
+        self.name = Path(path).stem
         self.output_folder = Path(declared["output_folder"])
         self.records_folder = Path(declared["records_folder"])
         self.terms = declared["terms"]
@@ -98,9 +106,11 @@ class Study:
     def teacher_run(self, label):
         """The training of a teacher."""
         options = self._options(self.declared["teachers"][label])
+        processes = options.pop("processes", 1)
         facts = {"stage": "teacher", "method": "teacher", "teacher": label}
         facts |= {"student": "cnn_teacher", "seed": options["seed"]}
-        return Run(f"teacher/{label}", "hparams/teacher.yaml", options, facts)
+        yaml = "hparams/teacher.yaml"
+        return Run(f"teacher/{label}", yaml, options, facts, processes)
 
     def trial_run(self, term, number, setting):
         """The training of a search's trial.

@@ -91,7 +91,7 @@ class Launcher:
         """Path of a lock."""
         return self.folder / "locks" / f"{name}.lock"
 
-    def call(self, words, log, worker=0, threads=None, held=()):
+    def call(self, words, log, worker=None, threads=None, held=()):
         """Run a command to its end.
 
         Arguments
@@ -100,8 +100,8 @@ class Launcher:
             The command.
         log : str
             Name of its log, which is appended to.
-        worker : int
-            Number of the worker, which decides on the GPU.
+        worker : int, optional
+            Number of the worker, which decides on the GPU; all GPUs without.
         threads : int, optional
             In place of this launcher's.
         held : sequence of int
@@ -115,7 +115,7 @@ class Launcher:
         path = self.folder / "logs" / f"{log}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         variables = {"OMP_NUM_THREADS": str(threads or self.threads)}
-        if self.devices:
+        if self.devices and worker is not None:
             device = self.devices[worker % len(self.devices)]
             variables["CUDA_VISIBLE_DEVICES"] = device
         with path.open("a", encoding="utf-8") as stream:
@@ -145,7 +145,7 @@ class Launcher:
         for process in list(self._processes):
             process.send_signal(signal.SIGTERM)
 
-    def train(self, study, run, worker=0, threads=None):
+    def train(self, study, run, worker=None, threads=None):
         """Do a run and record it, unless it is done or another is at it.
 
         Arguments
@@ -154,8 +154,8 @@ class Launcher:
             Knows the folders.
         run : Run
             What to do.
-        worker : int
-            Number of the worker.
+        worker : int, optional
+            Number of the worker; a run without one may use all GPUs.
         threads : int, optional
             In place of this launcher's.
 

@@ -86,9 +86,10 @@ class Search:
         Returns
         -------
         list of Run
-            Some may be claimed by others.
+            The terms that are behind come first; others may have claimed
+            some.
         """
-        runs = []
+        runs = {}
         with claim(self.lock, wait=True):
             for term, space in self.spaces.items():
                 trials = self._open(term)
@@ -101,11 +102,11 @@ class Search:
                         n_startup_trials=5, seed=seed
                     )
                     open_ = [trials.ask(space)]
-                runs += [
-                    self.study.trial_run(term, trial.number, trial.params)
-                    for trial in open_
-                ]
-        return runs
+                for trial in open_:
+                    facts = (term, trial.number, trial.params)
+                    runs[self.study.trial_run(*facts)] = trial.number
+        # The terms advance together, so that no worker idles at the end.
+        return sorted(runs, key=runs.get)
 
     def tell(self, run, record):
         """Write a trial's score down.

@@ -1,0 +1,255 @@
+"""The pictures of a study's report.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+from collections import defaultdict
+
+import numpy as np
+from iusp_plugin.dataio.taxonomy import COARSE_TAGS
+from matplotlib.figure import Figure
+
+# Colours that people with colour-blindness can tell apart (Okabe and Ito).
+_COLOURS = (
+    "#777777",
+    "#e69f00",
+    "#0072b2",
+    "#d55e00",
+    "#56b4e9",
+    "#009e73",
+    "#cc79a7",
+    "#000000",
+)
+_MARKERS = "osD^vP*X"
+
+
+class Pictures:
+    """Draws a study's results; a picture without data is None.
+
+    Arguments
+    ---------
+    results : Results
+        What was found.
+    costs : dict
+        What ``measure_costs`` returned.
+    """
+
+    def __init__(self, results, costs):
+        self.results = results
+        self.costs = costs["networks"]
+        methods = list(results.study.methods)
+        self.style = {
+            method: {
+                "color": _COLOURS[i % len(_COLOURS)],
+                "marker": _MARKERS[i % len(_MARKERS)],
+            }
+            for i, method in enumerate(methods)
+        }
+
+    def styled(self, label):
+        """Colour and marker of a method; hollow with another teacher."""
+        method, _, teacher = label.partition("@")
+        style = dict(self.style[method])
+        if teacher:
+            style["markerfacecolor"] = "white"
+        return style
+
+    def gains(self):
+        """Gain in micro-AUPRC by student, smallest first, and by method."""
+        results = self.results
+        students = sorted(
+            results.students, key=lambda s: self.costs[s]["params"]
+        )
+        labels = results.distilled()
+        if not students or not labels:
+            return None
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axis = figure.subplots()
+        rows = {(r["student"], r["method"]): r for r in results.rows()}
+        for i, label in enumerate(labels):
+            offset = 0.7 * ((i + 0.5) / len(labels) - 0.5)
+            found = [
+                (x + offset, rows[s, label]["gain"])
+                for x, s in enumerate(students)
+                if (s, label) in rows and rows[s, label]["gain"]
+            ]
+            _dots(axis, found, self.styled(label), label)
+        axis.axhline(0, color="#444444", linewidth=0.8)
+        axis.set_xticks(
+            range(len(students)),
+            [f"{s}\n{self.costs[s]['params']:,}" for s in students],
+        )
+        axis.set_ylabel("gain over plain, micro-AUPRC")
+        _legend(figure, axis)
+        return figure
+
+    def class_gains(self):
+        """Gain in each coarse tag's AUPRC, a panel a student."""
+        results = self.results
+        labels = [m for m in results.distilled() if "@" not in m]
+        panels = {
+            student: {m: results.class_gains(m, student) for m in labels}
+            for student in results.students
+        }
+        panels = {s: p for s, p in panels.items() if any(p.values())}
+        if not panels:
+            return None
+        figure = Figure(
+            figsize=(3.2 * len(panels) + 1.6, 5), layout="constrained"
+        )
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        names = [tag.partition("_")[2] for tag in COARSE_TAGS]
+        for axis, (student, panel) in zip(axes, panels.items(), strict=True):
+            for i, label in enumerate(labels):
+                offset = 0.7 * ((i + 0.5) / len(labels) - 0.5)
+                found = [
+                    (int(tag) - 1 + offset, value)
+                    for tag, value in panel[label].items()
+                ]
+                _dots(axis, found, self.styled(label), label, sideways=True)
+            axis.axvline(0, color="#444444", linewidth=0.8)
+            axis.set(title=student, xlabel="gain in AUPRC")
+            axis.set_yticks(range(len(names)), names)
+            axis.set_ylim(len(names) - 0.5, -0.5)
+        _legend(figure, axes[0])
+        return figure
+
+    def costs_against_scores(self):
+        """micro-AUPRC against parameters and against MACs."""
+        results = self.results
+        if not results.students:
+            return None
+        figure = Figure(figsize=(9, 4.2), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        rows = results.rows()
+        for axis, key, name in zip(
+            axes,
+            ("params", "macs"),
+            ("parameters", "multiply-accumulates of a 10 s clip"),
+            strict=True,
+        ):
+            for label in results.labels:
+                found = sorted(
+                    (
+                        self.costs[row["student"]][key],
+                        row["figures"]["coarse", "micro_auprc"].mean,
+                    )
+                    for row in rows
+                    if row["method"] == label
+                    and row["figures"]["coarse", "micro_auprc"]
+                )
+                if found:
+                    axis.plot(
+                        *zip(*found, strict=True),
+                        **self.styled(label),
+                        linestyle=":",
+                        label=label,
+                    )
+            teacher = results.teacher_value("")
+            if teacher is not None:
+                cost = self.costs["cnn_teacher"][key]
+                axis.plot([cost], [teacher], "k*", markersize=11)
+                axis.annotate(
+                    "teacher",
+                    (cost, teacher),
+                    xytext=(-8, 6),
+                    textcoords="offset points",
+                    ha="right",
+                )
+            axis.set(xscale="log", xlabel=name)
+        axes[0].set_ylabel("micro-AUPRC")
+        _legend(figure, axes[0])
+        return figure
+
+    def learning_curves(self):
+        """Mean micro-AUPRC after each epoch, on the clips tuned on."""
+        results = self.results
+        if not results.students:
+            return None
+        n = len(results.students)
+        figure = Figure(figsize=(3.2 * n + 1.6, 3.8), layout="constrained")
+        axes = figure.subplots(1, n, sharey=True, squeeze=False)[0]
+        for axis, student in zip(axes, results.students, strict=True):
+            for label in results.labels:
+                if "@" in label:
+                    continue
+                by_epoch = defaultdict(list)
+                for run in results.runs.get((label, student), {}).values():
+                    for epoch in run["curve"]:
+                        by_epoch[int(epoch["epoch"])].append(
+                            epoch["valid micro_auprc"]
+                        )
+                if not by_epoch:
+                    continue
+                epochs = sorted(by_epoch)
+                means = [np.mean(by_epoch[epoch]) for epoch in epochs]
+                style = {"color": self.style[label]["color"], "label": label}
+                axis.plot(epochs, means, **style)
+            axis.set(title=student, xlabel="epoch")
+        axes[0].set_ylabel("micro-AUPRC (tuning half)")
+        _legend(figure, axes[0])
+        return figure
+
+    def searches(self):
+        """Score against weight in the search, a panel a term."""
+        results = self.results
+        trials = {t: results.trials[t] for t in results.study.terms}
+        trials = {term: found for term, found in trials.items() if found}
+        if not trials:
+            return None
+        figure = Figure(
+            figsize=(3.2 * len(trials) + 1.6, 3.8), layout="constrained"
+        )
+        axes = figure.subplots(1, len(trials), sharey=True, squeeze=False)[0]
+        kinds = {}
+        for axis, (term, found) in zip(axes, trials.items(), strict=True):
+            for record in found:
+                setting = record["settings"][term]
+                kind = ", ".join(
+                    str(setting[key])
+                    for key in ("tap", "schedule")
+                    if key in setting
+                )
+                marker = kinds.setdefault(kind, _MARKERS[len(kinds) % 8])
+                axis.plot(
+                    setting["weight"],
+                    record["splits"]["validate"]["coarse"]["micro_auprc"],
+                    marker,
+                    color=self.style.get(term, {"color": "black"})["color"],
+                )
+            axis.set(title=term, xscale="log", xlabel="weight")
+        for kind, marker in kinds.items():
+            axes[0].plot([], [], marker, color="#444444", label=kind)
+        axes[0].set_ylabel("micro-AUPRC (tuning half)")
+        _legend(figure, axes[0])
+        return figure
+
+
+def _dots(axis, found, style, label, sideways=False):
+    """Means with intervals at given places; see ``Pictures.gains``."""
+    if not found:
+        return
+    places, values = zip(*found, strict=True)
+    means = np.array([value.mean for value in values])
+    ends = np.array([(value.low, value.high) for value in values])
+    errors = np.abs(ends.T - means)
+    errors = np.where(np.isfinite(errors), errors, 0.0)
+    options = {"linestyle": "none", "capsize": 2, "markersize": 5}
+    if sideways:
+        axis.errorbar(
+            means, places, xerr=errors, label=label, **options, **style
+        )
+    else:
+        axis.errorbar(
+            places, means, yerr=errors, label=label, **options, **style
+        )
+
+
+def _legend(figure, axis):
+    """One legend for the whole picture, above it."""
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=8, frameon=False
+        )
