@@ -290,8 +290,24 @@ class WeightedLosses(nn.Module):
         torch.Tensor or float
             A scalar; 0.0 without terms.
         """
-        terms = self._active()
+        weights = self.weights_at(progress)
         total: Tensor | float = 0.0
         for name, value in losses.items():
-            total = total + terms[name].weight_at(progress) * value
+            total = total + weights[name] * value
         return total
+
+    def weights_at(self, progress: float = 0.0) -> dict[str, float]:
+        """Each active term's weight.
+
+        Arguments
+        ---------
+        progress : float
+            Share of training done, in [0, 1], for terms with a schedule.
+
+        Returns
+        -------
+        dict of str to float
+            By the term's name.
+        """
+        terms = self._active()
+        return {name: term.weight_at(progress) for name, term in terms.items()}

@@ -15,10 +15,14 @@ import argparse
 import logging
 import os
 import signal
+import statistics
 import sys
 import threading
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -30,6 +34,7 @@ from study_search import Search, read_settings
 
 logger = logging.getLogger(__name__)
 
+HERE = Path(__file__).resolve().parent
 # Seconds until one looks again whether others have finished what is needed.
 PATIENCE_S = 20
 
@@ -56,8 +61,16 @@ class Work:
         self.started = time.time()
         self.max_minutes = max_minutes
         self.failures = {}
-        self.guard = threading.Lock()
-        self.active = {}
+        self.changed = threading.Condition()
+        self.active = set()
+        self.minutes = defaultdict(list)
+        for record in study.records().values():
+            self._note_time(record)
+
+    def _note_time(self, record):
+        """Remember how long a network takes."""
+        if record["threads"] == self.launcher.threads:
+            self.minutes[record["student"]].append(record["minutes"])
 
     def minutes_left(self):
         """Until max_minutes; infinite without it."""
@@ -66,14 +79,9 @@ class Work:
         return self.max_minutes - (time.time() - self.started) / 60
 
     def expected_minutes(self, run):
-        """Median of the runs of its kind; None if there are none yet."""
-        minutes = sorted(
-            record["minutes"]
-            for record in self.study.records().values()
-            if record["student"] == run.facts["student"]
-            and record["threads"] == self.launcher.threads
-        )
-        return minutes[len(minutes) // 2] if minutes else None
+        """Median of the runs of its network; None if there are none yet."""
+        known = self.minutes.get(run.facts["student"])
+        return statistics.median(known) if known else None
 
     def may_start(self, run):
         """Whether there is time left for a run, and no reason to stop."""
@@ -117,8 +125,8 @@ class Work:
             with claim(self.launcher.lock(name), wait=True) as held:
                 if marker.is_file():
                     continue
-                words = [sys.executable, "cache_teacher.py"]
-                words += ["hparams/iusp.yaml"]
+                words = [sys.executable, str(HERE / "cache_teacher.py")]
+                words += [str(HERE / "hparams" / "iusp.yaml")]
                 words += [f"--{k}={v}" for k, v in options.items()]
                 logger.info("%s: storing what the teacher says", name)
                 try:
@@ -129,21 +137,22 @@ class Work:
                 write_json(marker, options)
         return True
 
-    def search(self):
-        """Do the trials; returns the settings, or None if time ran out."""
-        path = self.study.records_folder / "settings.json"
-        settings = read_settings(path)
-        if settings is not None:
-            return settings
+    def settings(self):
+        """What the search has found; None while it is not finished."""
         if not self.study.searched:
             return self.study.start_settings()
+        return read_settings(self.study.settings_path)
+
+    def search(self):
+        """Do the trials; returns the settings, or None if time ran out."""
         search = Search(self.study, self.launcher)
         self.share(search.next_runs, search.tell)
         settings = search.settings()
         if settings is not None:
-            done, _ = search.counts()
-            write_json(path, {"trials": done, "settings": settings})
-            logger.info("search: %d trials, settings %s", done, settings)
+            trials = {t: self.study.trials(t) for t in self.study.searched}
+            facts = {"trials": trials, "settings": settings}
+            write_json(self.study.settings_path, facts)
+            logger.info("search: trials %s, settings %s", trials, settings)
         return settings
 
     def share(self, next_runs, tell=None):
@@ -169,42 +178,61 @@ class Work:
                 raise
 
     def serve(self, worker, next_runs, tell):
-        """One worker: claim a run, do it, look for the next."""
-        while True:
-            found = False
-            with self.guard:
-                runs = next_runs()
-            for run in runs:
-                with self.guard:
-                    if run.name in self.active or not self.may_start(run):
-                        continue
-                    self.active[run.name] = worker
-                try:
-                    record = self.launcher.train(self.study, run, worker)
-                except RunFailedError as error:
-                    self.fail(run.name, error)
-                    continue
-                finally:
-                    self.active.pop(run.name, None)
-                if record is None:
-                    continue
-                if tell:
-                    with self.guard:
-                        tell(run, record)
-                self.report(run, record)
-                found = True
-                break
-            if found:
-                continue
-            if not any(self.may_start(run) for run in runs):
-                return
-            time.sleep(PATIENCE_S)
+        """One worker: claim a run, do it, look for the next.
 
-    def left(self, settings):
-        """Runs of the rows that are not done."""
-        return [
-            r for r in self.study.rows(settings) if not is_done(self.study, r)
-        ]
+        Arguments
+        ---------
+        worker : int
+            Its number.
+        next_runs, tell : callable
+            As of ``share``.
+        """
+        while True:
+            with self.changed:
+                runs = [run for run in next_runs() if self.may_start(run)]
+                idle = [run for run in runs if run.name not in self.active]
+            if not runs:
+                return
+            if not any(self.attempt(run, worker, tell) for run in idle):
+                with self.changed:
+                    self.changed.wait(PATIENCE_S)
+
+    def attempt(self, run, worker, tell):
+        """Do a run unless somebody is at it; returns whether it was done.
+
+        Arguments
+        ---------
+        run : Run
+            Which one.
+        worker : int
+            Number of the worker.
+        tell : callable, optional
+            Is told the run and its record.
+        """
+        with self.changed:
+            if run.name in self.active or not self.may_start(run):
+                return False
+            self.active.add(run.name)
+        try:
+            record = self.launcher.train(self.study, run, worker)
+            if record is None:
+                return False
+            if tell:
+                with self.changed:
+                    tell(run, record)
+        except RunFailedError as error:
+            self.fail(run.name, error)
+            return False
+        finally:
+            with self.changed:
+                self.active.discard(run.name)
+                self.changed.notify_all()
+        self.report(run, record)
+        return True
+
+    def left(self, runs):
+        """Those that are not done."""
+        return [run for run in runs if not is_done(self.study, run)]
 
     def fail(self, name, error):
         """Note that a run failed; it is not tried again in this session."""
@@ -218,15 +246,10 @@ class Work:
 
     def report(self, run, record):
         """One line a finished run: its figures, and how far the study is."""
-        split = self.study.declared["report_split"]
-        figures = {
-            name: levels["coarse" if "coarse" in levels else "fine"]
-            for name, levels in record["splits"].items()
-        }
+        self._note_time(record)
         text = ", ".join(
-            f"{name} {levels['micro_auprc']:.4f}"
-            for name, levels in figures.items()
-            if name in ("validate", split)
+            f"{name} {next(iter(levels.values()))['micro_auprc']:.4f}"
+            for name, levels in record["splits"].items()
         )
         logger.info(
             "%s: micro-AUPRC %s; %.1f min; %s",
@@ -236,7 +259,7 @@ class Work:
     def progress(self):
         """Done, running and left, and the time that what is left takes."""
         declared = self.study.rows(self.study.start_settings())
-        trials = len(self.study.searched) * self.study.search["trials"]
+        trials = sum(map(self.study.trials, self.study.searched))
         records = self.study.records()
         done = sum(name.startswith("search/") for name in records)
         left = [run for run in declared if run.name not in records]
@@ -245,10 +268,9 @@ class Work:
         mean = sum(known) / len(known) if known else 0.0
         total = sum(mean if m is None else m for m in minutes)
         total += max(0, trials - done) * mean
-        running = max(0, len(self.active))
         return (
             f"{len(declared) - len(left) + done} of {len(declared) + trials} "
-            f"done, {running} running, {left_text(total / self.workers)} to go"
+            f"done, {len(self.active)} running, {left_text(total / self.workers)} to go"
         )
 
 
@@ -303,37 +325,31 @@ def run_study(study, workers=None, max_minutes=None):
 
 
 def do_all(work):
-    """Teacher, search, rows; each as far as time allows."""
+    """Teacher, search, rows; each as far as time allows, if it is needed."""
     study = work.study
     first = study.teachers[0]
-    if not work.make_teacher(first):
-        return
-    settings = work.search()
+    settings = work.settings()
     if settings is None:
-        return
-    rows = study.rows(settings)
-    start = 0
-    while start < len(rows):
-        # Rows run in their order; where a new teacher is needed, it is made.
-        end = start
-        teacher = needed_teacher(rows[start], first)
-        while end < len(rows) and needed_teacher(rows[end], first) == teacher:
-            end += 1
-        block = rows[start:end]
-        if teacher != first and any(not is_done(study, r) for r in block):
+        if not work.make_teacher(first):
+            return
+        settings = work.search()
+        if settings is None:
+            return
+
+    def teacher_of(run):
+        return run.facts.get("teacher", first)
+
+    # In their order; where a teacher is needed, it is made.
+    for teacher, block in groupby(study.rows(settings), teacher_of):
+        block = list(block)
+        left = work.left(block)
+        if any("teacher" in run.facts for run in left):
             if not work.make_teacher(teacher):
                 return
-        work.share(
-            lambda block=block: [r for r in block if not is_done(study, r)]
-        )
-        if any(not is_done(study, r) for r in block) and not work.failures:
+        if left:
+            work.share(partial(work.left, block))
+        if work.left(block) and not work.failures:
             return
-        start = end
-
-
-def needed_teacher(run, first):
-    """Label of the teacher that has to be there before a run."""
-    return run.facts.get("teacher", first)
 
 
 def parse_arguments(arguments):

@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
@@ -57,7 +58,12 @@ def _costs(study, name, n_times):
         yaml = "student.yaml"
         run = study.student_run("plain", name, 0, {})
         options = run.options
-    with open(HERE / "hparams" / yaml, encoding="utf-8") as stream:
+    with (
+        TemporaryDirectory() as folder,
+        open(HERE / "hparams" / yaml, encoding="utf-8") as stream,
+    ):
+        options = {**options, "output_folder": folder}
+        # Options of the host, such as eval_precision, are no keys of a YAML.
         hparams = load_hyperpyyaml(stream, options, overrides_must_match=False)
     model, front_end = hparams["model"].eval(), hparams["front_end"]
     n_samples = int(hparams["clip_duration_s"] * front_end.sample_rate)

@@ -9,6 +9,7 @@ from collections import defaultdict
 import numpy as np
 from iusp_plugin.dataio.taxonomy import COARSE_TAGS
 from matplotlib.figure import Figure
+from study_results import split_label
 
 # Colours that people with colour-blindness can tell apart (Okabe and Ito).
 _COLOURS = (
@@ -48,10 +49,10 @@ class Pictures:
         }
 
     def styled(self, label):
-        """Colour and marker of a method; hollow with another teacher."""
-        method, _, teacher = label.partition("@")
+        """Colour and marker of a method; hollow for other settings."""
+        method, teacher, variant = split_label(label)
         style = dict(self.style[method])
-        if teacher:
+        if teacher or variant:
             style["markerfacecolor"] = "white"
         return style
 
@@ -87,7 +88,7 @@ class Pictures:
     def class_gains(self):
         """Gain in each coarse tag's AUPRC, a panel a student."""
         results = self.results
-        labels = [m for m in results.distilled() if "@" not in m]
+        labels = [m for m in results.distilled() if m in self.style]
         panels = {
             student: {m: results.class_gains(m, student) for m in labels}
             for student in results.students
@@ -143,9 +144,22 @@ class Pictures:
                     axis.plot(
                         *zip(*found, strict=True),
                         **self.styled(label),
-                        linestyle=":",
+                        linestyle="none",
                         label=label,
                     )
+            by_cost = sorted(
+                results.students, key=lambda s, key=key: self.costs[s][key]
+            )
+            for i, student in enumerate(by_cost):
+                axis.annotate(
+                    student,
+                    (self.costs[student][key], 0.02),
+                    xycoords=("data", "axes fraction"),
+                    rotation=90,
+                    ha="right" if i % 2 else "left",  # neighbours apart
+                    fontsize=8,
+                    color="#555555",
+                )
             teacher = results.teacher_value("")
             if teacher is not None:
                 cost = self.costs["cnn_teacher"][key]
@@ -172,7 +186,7 @@ class Pictures:
         axes = figure.subplots(1, n, sharey=True, squeeze=False)[0]
         for axis, student in zip(axes, results.students, strict=True):
             for label in results.labels:
-                if "@" in label:
+                if label not in self.style:
                     continue
                 by_epoch = defaultdict(list)
                 for run in results.runs.get((label, student), {}).values():
@@ -187,7 +201,37 @@ class Pictures:
                 style = {"color": self.style[label]["color"], "label": label}
                 axis.plot(epochs, means, **style)
             axis.set(title=student, xlabel="epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylabel("micro-AUPRC (tuning half)")
+        _legend(figure, axes[0])
+        return figure
+
+    def gradients(self):
+        """Length and angle of each term's gradient beside the labels'."""
+        found = self.results.gradients
+        if not found:
+            return None
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
+        axes = figure.subplots(1, 2)
+        for (label, student), record in sorted(found.items()):
+            epochs = record["gradients"]
+            names = [n for n in epochs[0]["losses"] if n != "label"]
+            for name in names:
+                style = {"color": self.style[name]["color"]}
+                whole = name if name == label else f"{name} in {label}"
+                for axis, key in zip(axes, ("ratio", "cosine"), strict=True):
+                    axis.plot(
+                        [e["epoch"] for e in epochs],
+                        [e["losses"][name][key] for e in epochs],
+                        label=f"{whole}, {student}",
+                        **style,
+                    )
+        axes[0].set(yscale="log", ylabel="length, labels' = 1")
+        axes[1].axhline(0, color="#444444", linewidth=0.8)
+        axes[1].set(ylabel="cosine with the labels' gradient")
+        for axis in axes:
+            axis.set(xlabel="epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
         _legend(figure, axes[0])
         return figure
 
@@ -208,7 +252,7 @@ class Pictures:
                 setting = record["settings"][term]
                 kind = ", ".join(
                     str(setting[key])
-                    for key in ("tap", "schedule")
+                    for key in ("tap", "schedule", "similarity", "pooling")
                     if key in setting
                 )
                 marker = kinds.setdefault(kind, _MARKERS[len(kinds) % 8])
@@ -251,5 +295,9 @@ def _legend(figure, axis):
     handles, labels = axis.get_legend_handles_labels()
     if handles:
         figure.legend(
-            handles, labels, loc="outside upper center", ncols=8, frameon=False
+            handles,
+            labels,
+            loc="outside upper center",
+            ncols=int(figure.get_figwidth() / 1.6),
+            frameon=False,
         )

@@ -12,6 +12,7 @@ from hyperpyyaml import load_hyperpyyaml
 from iusp_plugin.checks import near_names
 from iusp_plugin.models import list_models
 
+HERE = Path(__file__).resolve().parent
 KEYS = (
     "data_folder",
     "output_folder",
@@ -27,6 +28,8 @@ KEYS = (
     "methods",
     "rows",
 )
+OPTIONAL_KEYS = ("variants",)
+ROW_KEYS = ("students", "methods", "seeds", "teacher", "variant", "gradients")
 # Options of a term, and of train.py, that are not <term>_<option>.
 _COMMON = {"temperature": "temperature"}
 
@@ -47,6 +50,8 @@ class Run:
         What the record says of it: method, student, seed, teacher, stage.
     processes : int
         More than one: by torchrun, on as many GPUs.
+    script : str
+        What trains, of this recipe.
     """
 
     name: str
@@ -54,16 +59,38 @@ class Run:
     options: dict = field(hash=False)
     facts: dict = field(hash=False)
     processes: int = 1
+    script: str = "train.py"
 
-    def command(self, script, python, folder):
-        """Words of the command line, with the run in that folder."""
+    def command(self, python, folder):
+        """Words of the command line.
+
+        Arguments
+        ---------
+        python : str
+            The interpreter.
+        folder : str
+            Where the run goes.
+        """
         options = {**self.options, "output_folder": folder}
         words = [f"--{key}={value}" for key, value in options.items()]
         launcher = [str(python)]
         if self.processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone"]
             launcher += [f"--nproc_per_node={self.processes}"]
-        return [*launcher, script, self.yaml, *words]
+        files = [str(HERE / self.script), str(HERE / self.yaml)]
+        return [*launcher, *files, *words]
+
+    def shown(self):
+        """The command as a reader can use it: without this machine's paths."""
+        paths = ("data_folder", "teacher_folder", "cache_folder")
+        words = [
+            f"--{key}={value}"
+            for key, value in self.options.items()
+            if key not in paths
+        ]
+        if "data_folder" in self.options:
+            words.append("--data_folder=FOLDER")
+        return " ".join([f"python {self.script}", self.yaml, *words])
 
 
 class Study:
@@ -85,8 +112,12 @@ class Study:
         self.name = Path(path).stem
         self.output_folder = Path(declared["output_folder"])
         self.records_folder = Path(declared["records_folder"])
+        self.settings_path = self.records_folder / "settings.json"
         self.terms = declared["terms"]
-        self.methods = declared["methods"]
+        self.methods = {
+            name: terms if isinstance(terms, dict) else {t: {} for t in terms}
+            for name, terms in declared["methods"].items()
+        }
         self.teachers = list(declared["teachers"])
         self.search = declared["search"] or {"trials": 0}
 
@@ -94,6 +125,10 @@ class Study:
     def searched(self):
         """The terms that are searched; none without trials."""
         return list(self.terms) if self.search["trials"] else []
+
+    def trials(self, term):
+        """How many trials a term has: those drawn, then the refinements."""
+        return self.search["trials"] + len(self.terms[term].get("refine", []))
 
     def record_path(self, run):
         """Where a run's record lies."""
@@ -130,7 +165,16 @@ class Study:
         name = f"search/{term}/{number}"
         return Run(name, run.yaml, run.options, facts)
 
-    def student_run(self, method, student, seed, settings, teacher=None):
+    def student_run(
+        self,
+        method,
+        student,
+        seed,
+        settings,
+        teacher=None,
+        variant=None,
+        gradients=False,
+    ):
         """The training of a student.
 
         Arguments
@@ -145,11 +189,16 @@ class Study:
             Each term's weight, tap and so on.
         teacher : str, optional
             Label of the teacher; the first one if left out.
+        variant : str, optional
+            Name of further options.
+        gradients : bool
+            Measure the gradients of the terms as well.
         """
         teacher = teacher or self.teachers[0]
         options = {"method": method, "student": student, "seed": seed}
-        facts = {**options, "stage": "row", "settings": settings}
-        name = f"{method}/{student}/{seed}"
+        stage = "gradients" if gradients else "row"
+        facts = {**options, "stage": stage, "settings": settings}
+        label = method
         yaml = "hparams/student.yaml"
         if settings:
             yaml = "hparams/iusp.yaml"
@@ -159,9 +208,17 @@ class Study:
                 options |= self.term_options(term, setting, student)
             facts["teacher"] = teacher
             if teacher != self.teachers[0]:
-                name = f"{method}@{teacher}/{student}/{seed}"
+                label += f"@{teacher}"
         options |= self._options(self.declared["student_options"])
-        return Run(f"rows/{name}", yaml, options, facts)
+        if variant:
+            options |= self.declared["variants"][variant]
+            facts["variant"] = variant
+            label += f"+{variant}"
+        name = (
+            f"{'gradients' if gradients else 'rows'}/{label}/{student}/{seed}"
+        )
+        script = "gradients.py" if gradients else "train.py"
+        return Run(name, yaml, options, facts, script=script)
 
     def teacher_options(self, teacher):
         """What train.py and cache_teacher.py are told of a teacher."""
@@ -189,8 +246,14 @@ class Study:
         for key, value in setting.items():
             if key == "tap":
                 taps = self.declared["taps"]
-                options[f"{term}_student_tap"] = taps[student][value]
-                options[f"{term}_teacher_tap"] = taps["cnn_teacher"][value]
+                tap = taps[student][value]
+                if not isinstance(tap, dict):
+                    tap = {
+                        "student": tap,
+                        "teacher": taps["cnn_teacher"][value],
+                    }
+                options[f"{term}_student_tap"] = tap["student"]
+                options[f"{term}_teacher_tap"] = tap["teacher"]
             else:
                 options[_COMMON.get(key, f"{term}_{key}")] = value
         return options
@@ -208,19 +271,37 @@ class Study:
         dict of str to dict
             By name of the part.
         """
-        places = set()
-        for term in self.terms.values():
-            if "tap" in term["start"]:
-                places.add(term["start"]["tap"])
-                places |= set(term["search"].get("tap", ()))
+        taps, poolings = set(), set()
+        for setting in self._possible_settings():
+            if "tap" in setting:
+                found = self.declared["taps"]["cnn_teacher"][setting["tap"]]
+                taps |= {found} if isinstance(found, str) else set(found)
+                poolings.add(setting.get("pooling", "none"))
         commands = {}
-        for place in sorted(places):
-            tap = self.declared["taps"]["cnn_teacher"][place]
-            options = {f"{term}_weight": 1.0 for term in self.terms}
-            options |= self.teacher_options(teacher) | {"teacher_tap": tap}
-            options |= self._options(self.declared["student_options"])
-            commands[place] = options
+        for tap in sorted(taps):
+            for pooling in sorted(poolings):
+                options = {f"{term}_weight": 1.0 for term in self.terms}
+                options |= self.teacher_options(teacher)
+                options |= {"teacher_tap": tap}
+                name = tap
+                if pooling != "none":
+                    options["sp_pooling"] = pooling
+                    name = f"{tap}-{pooling}"
+                options |= self._options(self.declared["student_options"])
+                commands[name] = options
         return commands
+
+    def _possible_settings(self):
+        """Settings, or parts of them, that hold all that may be asked for."""
+        for name, term in self.terms.items():
+            yield term["start"]
+            for key, values in term["search"].items():
+                yield from ({**term["start"], key: value} for value in values)
+            for changes in term.get("refine", []):
+                taps = term["search"].get("tap", [term["start"].get("tap")])
+                yield from ({"tap": tap, **changes} for tap in taps if tap)
+            for terms in self.methods.values():
+                yield {**term["start"], **terms.get(name, {})}
 
     def rows(self, settings):
         """All runs of the rows, in their order: seed by seed.
@@ -239,10 +320,15 @@ class Study:
             for seed in row["seeds"]:
                 for student in row["students"]:
                     for method in row["methods"]:
-                        chosen = {t: settings[t] for t in self.methods[method]}
+                        chosen = {
+                            term: {**settings[term], **changes}
+                            for term, changes in self.methods[method].items()
+                        }
                         run = self.student_run(
                             *(method, student, seed, chosen),
                             row.get("teacher"),
+                            row.get("variant"),
+                            row.get("gradients", False),
                         )
                         runs.setdefault(run.name, run)
         return list(runs.values())
@@ -273,10 +359,10 @@ class Study:
 def _check(path, declared):
     """Raise if a declaration lacks something or names what is not there."""
     for key in declared:
-        if key not in KEYS:
+        if key not in KEYS + OPTIONAL_KEYS:
             raise ValueError(
                 f"{path}: {key!r} is no key of a study. "
-                + near_names(key, KEYS)
+                + near_names(key, KEYS + OPTIONAL_KEYS)
             )
     missing = [key for key in KEYS if key not in declared]
     if missing:
@@ -287,20 +373,32 @@ def _check(path, declared):
         "students": [n for n in list_models() if n in declared["taps"]],
         "methods": declared["methods"],
         "teacher": declared["teachers"],
+        "variant": declared.get("variants", {}),
     }
     for row in declared["rows"]:
+        _check_names(path, "a row has the key", row, ROW_KEYS)
         for key, names in known.items():
             wanted = row.get(key, [])
-            for name in [wanted] if isinstance(wanted, str) else wanted:
-                if name not in names:
-                    raise ValueError(
-                        f"{path}: a row names the {key} {name!r}. "
-                        + near_names(name, names)
-                    )
+            wanted = [wanted] if isinstance(wanted, str) else wanted
+            _check_names(path, f"a row names the {key}", wanted, names)
     for method, terms in declared["methods"].items():
-        for term in terms:
-            if term not in declared["terms"]:
-                raise ValueError(
-                    f"{path}: method {method!r} has the term {term!r}. "
-                    + near_names(term, declared["terms"])
-                )
+        what = f"method {method!r} has the term"
+        _check_names(path, what, terms, declared["terms"])
+    counts = {
+        name: len(term.get("refine", []))
+        for name, term in declared["terms"].items()
+    }
+    if declared["search"]["trials"] and len(set(counts.values())) > 1:
+        raise ValueError(
+            f"{path}: the terms have unequally many entries under refine, "
+            f"{counts}; each method gets the same number of trials."
+        )
+
+
+def _check_names(path, what, wanted, known):
+    """Raise for the first name that is not known."""
+    for name in wanted:
+        if name not in known:
+            raise ValueError(
+                f"{path}: {what} {name!r}. " + near_names(name, known)
+            )

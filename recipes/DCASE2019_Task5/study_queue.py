@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from pathlib import Path
 
 from iusp_plugin.run_folder import file_digest, write_json
 
-HERE = Path(__file__).resolve().parent
 _NUMBER = re.compile(r"([\w ]+?): ([-+.\de]+)(?=,| -|$)")
 
 
@@ -121,7 +119,6 @@ class Launcher:
         with path.open("a", encoding="utf-8") as stream:
             process = subprocess.Popen(
                 words,
-                cwd=HERE,
                 env={**os.environ, **variables},
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -171,13 +168,13 @@ class Launcher:
             if not is_done(study, run):
                 if not folder.exists():
                     self._train(study, run, worker, threads, held)
-                write_json(record_path, make_record(folder, run, study))
+                write_json(record_path, make_record(folder, run))
             return json.loads(record_path.read_text(encoding="utf-8"))
 
     def _train(self, study, run, worker, threads, held):
         """Train in ``running``; the folder moves to ``runs`` when complete."""
         running = self.folder / "running" / run.name
-        words = run.command("train.py", sys.executable, str(running))
+        words = run.command(sys.executable, str(running))
         words.append("--noprogressbar")
         facts_path = running / "study.json"
         started = time.time()
@@ -197,15 +194,37 @@ class Launcher:
 
 
 def is_done(study, run):
-    """Whether nothing is left to do; a teacher's weights are needed too."""
-    if not study.record_path(run).is_file():
+    """Whether nothing is left to do; a teacher's weights are needed too.
+
+    Arguments
+    ---------
+    study : Study
+        Knows the folders.
+    run : Run
+        Which run.
+
+    Raises
+    ------
+    ValueError
+        If the record was made with other settings.
+    """
+    path = study.record_path(run)
+    if not path.is_file():
         return False
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["command"] != run.shown():
+        raise ValueError(
+            f"{path} was made with other settings:\n"
+            f"there: {record['command']}\nnow:   {run.shown()}\n"
+            "Choose another --records_folder and --output_folder, or delete "
+            "the record and the run's folder."
+        )
     if run.facts["stage"] != "teacher":
         return True
     return (study.folder(run) / "model.ckpt").is_file()
 
 
-def make_record(folder, run, study):
+def make_record(folder, run):
     """What is kept of a finished run.
 
     Arguments
@@ -214,8 +233,6 @@ def make_record(folder, run, study):
         The finished run's.
     run : Run
         What it was.
-    study : Study
-        Whose folders are cut off the command.
 
     Returns
     -------
@@ -230,27 +247,14 @@ def make_record(folder, run, study):
         "minutes": round(times["minutes"], 2),
         "threads": times["threads"],
     }
-    # Paths of the machine say nothing to a reader.
-    data = study.declared["data_folder"]
-    options = {
-        key: value
-        for key, value in run.options.items()
-        if key not in ("data_folder", "teacher_folder", "cache_folder")
-    }
-    words = [f"--{key}={value}" for key, value in options.items()]
-    data = "" if data is None else " --data_folder=FOLDER"
-    record["command"] = " ".join(["python train.py", run.yaml, *words]) + data
+    record["command"] = run.shown()
     teacher = run.options.get("teacher_folder")
-    if teacher:
-        teacher = HERE / teacher
-    elif run.facts["stage"] == "teacher":
+    if not teacher and run.facts["stage"] == "teacher":
         teacher = folder
     if teacher:
         record["teacher_sha256"] = file_digest(Path(teacher) / "model.ckpt")
     record["curve"] = learning_curve(folder / "train_log.txt")
+    gradients = folder / "gradients.json"
+    if gradients.is_file():
+        record["gradients"] = json.loads(gradients.read_text(encoding="utf-8"))
     return record
-
-
-def discard(folder):
-    """Delete a folder if it is there."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -142,7 +142,7 @@ def claim_table(results):
     tuple
         Column names, and rows of cells.
     """
-    head = ["network", "teacher", "seeds", "SP - plain", "IUSP - plain"]
+    head = ["network", "setting", "seeds", "SP - plain", "IUSP - plain"]
     head += ["IUSP - SP", "d", "ratio of gains", "d > 0"]
     verdicts = {1: "yes", -1: "no, below zero", 0: "not decided"}
     rows = []
@@ -152,7 +152,7 @@ def claim_table(results):
         rows.append(
             [
                 claim["student"],
-                claim["teacher"],
+                claim["setting"],
                 str(d.n),
                 *(
                     interval(claim[key], signed=True)
@@ -162,6 +162,36 @@ def claim_table(results):
                 verdicts[d.sign],
             ]
         )
+    return head, rows
+
+
+def closest_table(results):
+    """Head and rows: each student's best method beside its teacher.
+
+    Arguments
+    ---------
+    results : Results
+        What was found.
+
+    Returns
+    -------
+    tuple
+        Column names, and rows of cells.
+    """
+    head = ["network", "method", "seeds", "micro-AUPRC", "teacher"]
+    head += ["below the teacher", "gap closed"]
+    rows = [
+        [
+            row["student"],
+            row["method"],
+            str(len(row["seeds"])),
+            spread(row["value"]),
+            number(row["teacher"]),
+            interval(row["below"])["text"],
+            percent(row["closed"]),
+        ]
+        for row in results.closest()
+    ]
     return head, rows
 
 
@@ -298,14 +328,21 @@ def readme_tables(study):
 
     Returns
     -------
-    str
+    dict of str to str
+        "claim", "closest", "rows", "search" and, where they are measured,
+        "costs".
     """
     results = Results(study)
-    parts = [markdown(*claim_table(results)), markdown(*main_table(results))]
+    tables = {
+        "claim": markdown(*claim_table(results)),
+        "closest": markdown(*closest_table(results)),
+        "rows": markdown(*main_table(results)),
+        "search": markdown(*search_table(results)),
+    }
     costs = read_costs(study)
     if costs:
-        parts.append(markdown(*cost_table(costs)))
-    return "\n\n".join(parts)
+        tables["costs"] = markdown(*cost_table(costs))
+    return tables
 
 
 def read_costs(study):
@@ -433,6 +470,7 @@ def write_report(study):
     ).get_template("study_report.html")
     sections = [
         ("The claim", claim_table(results), "", pictures.gains(), GAINS),
+        ("The way to the teacher", closest_table(results), CLOSEST, None, ""),
         ("All figures", main_table(results), "", None, ""),
         (
             "Costs",
@@ -444,6 +482,7 @@ def write_report(study):
         ),
         ("Classes", None, "", pictures.class_gains(), CLASSES),
         ("Learning curves", None, "", pictures.learning_curves(), CURVES),
+        ("Gradients", None, GRADIENTS, pictures.gradients(), ""),
         ("Search", search_table(results), "", pictures.searches(), SEARCH),
         ("All runs", runs_table(results), "", None, ""),
     ]
@@ -465,7 +504,10 @@ def write_report(study):
     )
     for target, text in (
         (path, html),
-        (folder / "report.md", readme_tables(study) + "\n"),
+        (
+            folder / "report.md",
+            "\n\n".join(readme_tables(study).values()) + "\n",
+        ),
     ):
         with replacing(target) as part:
             part.write_text(text, encoding="utf-8")
@@ -478,6 +520,14 @@ GAINS = (
 )
 CLASSES = "Gain in each coarse tag's AUPRC, with 95 % intervals."
 CURVES = "Mean over seeds after each epoch."
+CLOSEST = (
+    "Each network's best method, chosen by its mean on the clips that epochs "
+    "were chosen on. All combinations are not tried on every network."
+)
+GRADIENTS = (
+    "Of each term's weighted loss, after all its parameters, beside the label "
+    "loss: mean over every tenth batch of an epoch, one seed."
+)
 SEARCH = "Each trial's best epoch against its weight, one seed."
 SIMILARITY = (
     "Cosine similarity of the frames at each network's own tap, in clips of "
@@ -516,4 +566,4 @@ def _section(title, table, text, picture, caption):
     }
 
 
-_WORDS = ("network", "method", "teacher", "d > 0", "other", "term", "command")
+_WORDS = ("network", "method", "setting", "d > 0", "other", "term", "command")

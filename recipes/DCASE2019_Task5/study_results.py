@@ -36,12 +36,15 @@ class Results:
         self.first = study.teachers[0]
         self.runs = defaultdict(dict)
         self.trials = defaultdict(list)
+        self.gradients = {}
         self.teachers = {}
         for record in records.values():
             if record["stage"] == "teacher":
                 self.teachers[record["teacher"]] = record
             elif record["stage"] == "search":
                 self.trials[record["method"]].append(record)
+            elif record["stage"] == "gradients":
+                self.gradients[self.label(record), record["student"]] = record
             else:
                 key = (self.label(record), record["student"])
                 self.runs[key][record["seed"]] = record
@@ -51,16 +54,21 @@ class Results:
         self.students = [s for s in study.declared["taps"] if s in students]
         labels = {label for label, _ in self.runs}
         order = list(study.methods)
-        self.labels = sorted(
-            labels,
-            key=lambda label: ("@" in label, order.index(label.split("@")[0])),
-        )
+
+        def rank(label):
+            method, teacher, variant = split_label(label)
+            return variant, teacher, order.index(method)
+
+        self.labels = sorted(labels, key=rank)
 
     def label(self, record):
-        """Method of a run, with its teacher where that is not the first."""
-        teacher = record.get("teacher", self.first)
-        suffix = "" if teacher == self.first else f"@{teacher}"
-        return record["method"] + suffix
+        """Method of a run, @ another teacher, + a variant."""
+        label = record["method"]
+        if record.get("teacher", self.first) != self.first:
+            label += f"@{record['teacher']}"
+        if "variant" in record:
+            label += f"+{record['variant']}"
+        return label
 
     def distilled(self):
         """Labels of all methods but the plain one."""
@@ -68,11 +76,13 @@ class Results:
 
     def terms(self, label):
         """The terms of a method."""
-        return self.study.methods[label.split("@")[0]]
+        return self.study.methods[split_label(label)[0]]
 
-    def plain_label(self):
-        """The method without terms."""
-        return next(m for m, terms in self.study.methods.items() if not terms)
+    def plain_label(self, label=""):
+        """The method without terms, in the variant of another label."""
+        variant = split_label(label)[2]
+        plain = next(m for m, terms in self.study.methods.items() if not terms)
+        return f"{plain}+{variant}" if variant else plain
 
     def values(
         self, label, student, level="coarse", figure="micro_auprc", split=None
@@ -115,16 +125,24 @@ class Results:
         split : str, optional
             The reported one if left out.
         """
-        _, _, teacher = label.partition("@")
+        teacher = split_label(label)[1]
         record = self.teachers.get(teacher or self.first)
         if record is None:
             return None
         levels = record["splits"].get(split or self.split, {})
         return levels[level][figure] if level in levels else None
 
-    def plain(self, student, level="coarse", figure="micro_auprc"):
-        """The plain student's figure by seed."""
-        return self.values(self.plain_label(), student, level, figure)
+    def plain(self, label, student, level="coarse", figure="micro_auprc"):
+        """The figure by seed of the plain student that a method is set off.
+
+        Arguments
+        ---------
+        label, student : str
+            The runs that are compared with it.
+        level, figure : str
+            Which figure.
+        """
+        return self.values(self.plain_label(label), student, level, figure)
 
     def rows(self):
         """A dict a method and student: estimates, gain, gap closed."""
@@ -134,7 +152,8 @@ class Results:
                 values = self.values(label, student)
                 if not values:
                     continue
-                plain, teacher = self.plain(student), self.teacher_value(label)
+                plain = self.plain(label, student)
+                teacher = self.teacher_value(label)
                 row = {
                     "student": student,
                     "method": label,
@@ -164,18 +183,20 @@ class Results:
     def claims(self):
         """The claim by student: gains of SP and IUSP, d, ratio of gains."""
         claims = []
+        suffixes = {label.removeprefix("iusp") for label in self.labels}
+        suffixes = sorted(x for x in suffixes if not x or x[0] in "@+")
         for student in self.students:
-            for suffix in ["", *(f"@{t}" for t in self.study.teachers[1:])]:
+            for suffix in suffixes:
                 iusp = self.values("iusp" + suffix, student)
                 sp = self.values("sp" + suffix, student)
-                plain = self.plain(student)
+                plain = self.plain("iusp" + suffix, student)
                 difference = claim_difference(iusp, sp, plain)
                 if difference is None:
                     continue
                 claims.append(
                     {
                         "student": student,
-                        "teacher": suffix[1:] or self.first,
+                        "setting": suffix or self.first,
                         "sp": gain(sp, plain),
                         "iusp": gain(iusp, plain),
                         "iusp_sp": gain(iusp, sp),
@@ -184,6 +205,49 @@ class Results:
                     }
                 )
         return claims
+
+    def closest(self):
+        """The best method of each student, and how far its teacher is.
+
+        The best is chosen on the clips that epochs were chosen on, and its
+        figures are those of the reported ones. Methods with another teacher
+        are left out.
+
+        Returns
+        -------
+        list of dict
+            One a student and variant.
+        """
+        found = []
+        variants = sorted({split_label(label)[2] for label in self.labels})
+        for student in self.students:
+            for variant in variants:
+                means = {}
+                for label in self.distilled():
+                    _, teacher, own = split_label(label)
+                    tuned = self.values(label, student, split="validate")
+                    if own == variant and not teacher and tuned:
+                        means[label] = estimate(tuned.values()).mean
+                if not means:
+                    continue
+                best = max(means, key=means.get)
+                values = self.values(best, student)
+                plain = self.plain(best, student)
+                teacher = self.teacher_value(best)
+                if not plain or teacher is None:
+                    continue
+                found.append(
+                    {
+                        "student": student,
+                        "method": best,
+                        "seeds": sorted(values),
+                        "value": estimate(values.values()),
+                        "teacher": teacher,
+                        "below": estimate(teacher - v for v in values.values()),
+                        "closed": gap_closed(values, plain, teacher),
+                    }
+                )
+        return found
 
     def class_gains(self, label, student):
         """Estimate of the gain of each coarse tag, by its number.
@@ -194,7 +258,7 @@ class Results:
             Which runs.
         """
         tags = self.values(label, student, figure="classwise_auprc")
-        plain = self.plain(student, figure="classwise_auprc")
+        plain = self.plain(label, student, figure="classwise_auprc")
         gains = {}
         for tag in next(iter(tags.values()), {}):
             gains[tag] = gain(
@@ -202,6 +266,24 @@ class Results:
                 {seed: values[tag] for seed, values in plain.items()},
             )
         return {tag: value for tag, value in gains.items() if value}
+
+
+def split_label(label):
+    """Method, teacher and variant of a label; empty for the first ones.
+
+    Arguments
+    ---------
+    label : str
+        As ``Results.label`` writes it.
+
+    Example
+    -------
+    >>> split_label("sp@second+long"), split_label("sp")
+    (('sp', 'second', 'long'), ('sp', '', ''))
+    """
+    method, _, variant = label.partition("+")
+    method, _, teacher = method.partition("@")
+    return method, teacher, variant
 
 
 def reported_split(study, records):

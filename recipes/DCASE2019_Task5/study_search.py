@@ -15,8 +15,10 @@ from study_queue import claim
 class Search:
     """Trials of each term, in one SQLite file, shared by all workers.
 
-    A trial that was interrupted is gone on with, for its setting is in the
-    file; a lost file is made anew from the records.
+    First as many as declared are drawn; then each of the term's ``refine``
+    changes the best setting so far. A drawn trial that was interrupted is gone
+    on with, for its setting is in the file; a lost file is made anew from the
+    records, which alone decide what is best.
 
     Arguments
     ---------
@@ -33,6 +35,7 @@ class Search:
         path = study.output_folder / "search.db"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.storage = f"sqlite:///{path.resolve()}"
+        self.drawn = study.search["trials"]
         self.spaces = {
             term: {
                 key: _distribution(values)
@@ -45,7 +48,7 @@ class Search:
                 self._restore(term)
 
     def _open(self, term):
-        """One term's trials."""
+        """One term's drawn trials."""
         return optuna.create_study(
             storage=self.storage,
             study_name=term,
@@ -53,19 +56,21 @@ class Search:
             load_if_exists=True,
         )
 
+    def _records(self, term):
+        """A term's finished trials, in their order."""
+        found = [
+            record
+            for name, record in self.study.records().items()
+            if name.startswith(f"search/{term}/")
+        ]
+        return sorted(found, key=lambda record: record["trial"])
+
     def _restore(self, term):
         """Put recorded trials into a new file; propose the start first."""
         trials = self._open(term)
         if trials.trials:
             return
-        records = sorted(
-            (
-                record
-                for name, record in self.study.records().items()
-                if name.startswith(f"search/{term}/")
-            ),
-            key=lambda record: record["trial"],
-        )
+        records = self._records(term)[: self.drawn]
         for record in records:
             trials.add_trial(
                 create_trial(
@@ -91,22 +96,35 @@ class Search:
         """
         runs = {}
         with claim(self.lock, wait=True):
-            for term, space in self.spaces.items():
-                trials = self._open(term)
-                known = trials.get_trials(deepcopy=False)
-                open_ = [t for t in known if t.state == TrialState.RUNNING]
-                taken = sum(t.state != TrialState.WAITING for t in known)
-                if not open_ and taken < self.study.search["trials"]:
-                    seed = self.study.search["seed"] + taken
-                    trials.sampler = optuna.samplers.TPESampler(
-                        n_startup_trials=5, seed=seed
-                    )
-                    open_ = [trials.ask(space)]
-                for trial in open_:
-                    facts = (term, trial.number, trial.params)
-                    runs[self.study.trial_run(*facts)] = trial.number
+            for term in self.spaces:
+                proposal = self._propose(term)
+                if proposal:
+                    number, setting = proposal
+                    run = self.study.trial_run(term, number, setting)
+                    runs[run] = number
         # The terms advance together, so that no worker idles at the end.
         return sorted(runs, key=runs.get)
+
+    def _propose(self, term):
+        """Number and setting of a term's next trial; None at the end."""
+        records = self._records(term)
+        number = len(records) - self.drawn
+        if number >= 0:
+            changes = self.study.terms[term].get("refine", [])[number:]
+            if not changes:
+                return None
+            best = max(records, key=score)["settings"][term]
+            return len(records), {**best, **changes[0]}
+        trials = self._open(term)
+        known = trials.get_trials(deepcopy=False)
+        open_ = [t for t in known if t.state == TrialState.RUNNING]
+        if not open_:
+            taken = sum(t.state != TrialState.WAITING for t in known)
+            trials.sampler = optuna.samplers.TPESampler(
+                n_startup_trials=5, seed=self.study.search["seed"] + taken
+            )
+            open_ = [trials.ask(self.spaces[term])]
+        return open_[0].number, open_[0].params
 
     def tell(self, run, record):
         """Write a trial's score down.
@@ -118,28 +136,22 @@ class Search:
         record : dict
             Its record.
         """
+        number = run.facts["trial"]
+        if number >= self.drawn:
+            return
         with claim(self.lock, wait=True):
             trials = self._open(run.facts["method"])
-            number = run.facts["trial"]
             if trials.trials[number].state == TrialState.RUNNING:
                 trials.tell(number, score(record))
 
-    def counts(self):
-        """How many trials are done, and how many there will be."""
-        done = 0
-        for term in self.spaces:
-            states = [TrialState.COMPLETE]
-            done += len(self._open(term).get_trials(states=states))
-        return done, len(self.spaces) * self.study.search["trials"]
-
     def settings(self):
         """The best setting of each term, or None while trials are missing."""
-        done, wanted = self.counts()
-        if done < wanted:
-            return None
         chosen = self.study.start_settings()
         for term in self.spaces:
-            chosen[term] = self._open(term).best_trial.params
+            records = self._records(term)
+            if len(records) < self.study.trials(term):
+                return None
+            chosen[term] = max(records, key=score)["settings"][term]
         return chosen
 
 

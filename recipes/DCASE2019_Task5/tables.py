@@ -2,7 +2,8 @@
 """Write the tables of the README files from the scores files.
 
 The small scores files of finished runs are kept in scores/<data>/, copied
-there by hand or by ``--collect``; nothing else feeds the tables.
+there by hand or by ``--collect``; those of a study in studies/<data>/, written
+there by study.py. Nothing else feeds the tables.
 
 To run it, use the following commands:
 > python tables.py
@@ -18,8 +19,13 @@ import re
 import shutil
 from pathlib import Path
 
+from study_plan import Study
+from study_report import readme_tables
+
 HERE = Path(__file__).resolve().parent
 SCORES = HERE / "scores"
+# The study's declaration by the folder of its records.
+STUDIES = {"real_ust": "study.yaml"}
 READMES = (HERE / "README.md", HERE.parents[1] / "README.md")
 METHODS = ("teacher", "plain", "kd", "sp", "iusp")
 FIGURES = ("micro_auprc", "macro_auprc", "micro_f1")
@@ -94,6 +100,20 @@ def collect(results, data):
         shutil.copyfile(path, target)
 
 
+def all_tables():
+    """Every table by its name: those of the scores, then of the studies."""
+    tables = {
+        folder.name: markdown_table(read_scores(folder))
+        for folder in sorted(SCORES.iterdir())
+    }
+    for data, declaration in STUDIES.items():
+        folder = HERE / "studies" / data
+        study = Study(HERE / declaration, {"records_folder": str(folder)})
+        for name, table in readme_tables(study).items():
+            tables[f"study_{data}_{name}"] = table
+    return tables
+
+
 def main():
     """Collect if asked; then write every table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -104,10 +124,7 @@ def main():
         parser.error("--collect and --data go together")
     if arguments.collect:
         collect(arguments.collect, arguments.data)
-    tables = {
-        folder.name: markdown_table(read_scores(folder))
-        for folder in sorted(SCORES.iterdir())
-    }
+    tables = all_tables()
     for readme in READMES:
         text = readme.read_text(encoding="utf-8")
         readme.write_text(fill(text, tables), encoding="utf-8")

@@ -104,6 +104,8 @@ NEUTRAL = {
 class TaggingBrain(ParallelBrain):
     """Trains a tagger on labels and, if terms ask for it, on a teacher."""
 
+    progress = 0.0  # share of the training that is done
+
     def compute_forward(self, batch, stage):
         """Batch to logits, tapped features, and the teacher's view."""
         batch = batch.to(self.device)
@@ -155,6 +157,29 @@ class TaggingBrain(ParallelBrain):
 
     def compute_objectives(self, predictions, batch, stage):
         """Label loss plus the weighted distillation terms."""
+        losses = self.compute_losses(predictions, batch, stage)
+        for name, value in losses.items():
+            self.loss_sums[name] = self.loss_sums.get(name, 0) + value.detach()
+        self.n_batches += 1
+        return sum(self.weighted(losses).values())
+
+    def compute_losses(self, predictions, batch, stage):
+        """The label loss, and each distillation term before its weight.
+
+        Arguments
+        ---------
+        predictions : dict
+            What ``compute_forward`` returned.
+        batch : PaddedBatch
+            Clips and their targets.
+        stage : Stage
+            Of the experiment.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            Scalars by name.
+        """
         hparams = self.hparams
         logits = predictions["student"]["logits"]
         coarse = batch.coarse_targets.data
@@ -174,21 +199,25 @@ class TaggingBrain(ParallelBrain):
                 label,
             )
         losses = {"label": label.mean()}
-        total = hparams.label_weight * losses["label"]
         if "teacher" in predictions:
-            terms = hparams.distillation(
+            losses |= hparams.distillation(
                 predictions["student"],
                 predictions["teacher"],
                 predictions["lengths"],
             )
-            losses.update(terms)
-            total = total + hparams.distillation.weighted_sum(
-                terms, self.progress
-            )
-        for name, value in losses.items():
-            self.loss_sums[name] = self.loss_sums.get(name, 0) + value.detach()
-        self.n_batches += 1
-        return total
+        return losses
+
+    def weighted(self, losses):
+        """Each loss times its weight at this point of training.
+
+        Arguments
+        ---------
+        losses : dict of str to torch.Tensor
+            What ``compute_losses`` returned.
+        """
+        weights = self.hparams.distillation.weights_at(self.progress)
+        weights["label"] = self.hparams.label_weight
+        return {name: weights[name] * value for name, value in losses.items()}
 
     def on_fit_start(self):
         """Resume, patience included: the host's counter forgets its best."""
@@ -390,7 +419,7 @@ def open_teacher_cache(hparams, manifest_folder):
     return TeacherCache(folder, parts, identity, f"python {maker}")
 
 
-def make_brain(hparams, run_opts, teacher_cache=None):
+def make_brain(hparams, run_opts, teacher_cache=None, brain_class=TaggingBrain):
     """The Brain, with student, taps and teacher or its cache in place.
 
     Arguments
@@ -401,6 +430,8 @@ def make_brain(hparams, run_opts, teacher_cache=None):
         The host's options.
     teacher_cache : TeacherCache, optional
         Takes the place of the teacher.
+    brain_class : type
+        TaggingBrain, or what adds to it.
 
     Returns
     -------
@@ -413,7 +444,7 @@ def make_brain(hparams, run_opts, teacher_cache=None):
     )
     if distillation.needs_teacher and teacher_cache is None:
         modules["teacher"] = hparams["teacher"]
-    brain = TaggingBrain(
+    brain = brain_class(
         modules=modules,
         opt_class=hparams["opt_class"],
         hparams=hparams,
@@ -430,7 +461,7 @@ def make_brain(hparams, run_opts, teacher_cache=None):
     return brain
 
 
-def run(hparams_file, run_opts, overrides):
+def run(hparams_file, run_opts, overrides, brain_class=TaggingBrain):
     """Prepare, train, score: one run.
 
     Arguments
@@ -441,6 +472,8 @@ def run(hparams_file, run_opts, overrides):
         The host's options.
     overrides : str or dict
         Values that replace those of the YAML.
+    brain_class : type
+        TaggingBrain, or what adds to it.
     """
     with open(hparams_file, encoding="utf-8") as stream:
         hparams = load_hyperpyyaml(stream, overrides)
@@ -474,7 +507,7 @@ def run(hparams_file, run_opts, overrides):
     )
     fit_front_end(hparams["front_end"], datasets["train"])
     summarise(hparams | given, datasets, command)
-    brain = make_brain(hparams, run_opts, cache)
+    brain = make_brain(hparams, run_opts, cache, brain_class)
     brain.fit(
         hparams["epoch_counter"],
         datasets.pop("train"),
@@ -508,11 +541,17 @@ def make_loggers(hparams):
 
 
 @record
-def main():
-    """The command line; under torchrun the first error is shown at the end."""
+def main(brain_class=TaggingBrain):
+    """The command line; under torchrun the first error is shown at the end.
+
+    Arguments
+    ---------
+    brain_class : type
+        TaggingBrain, or what adds to it.
+    """
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     sb.utils.distributed.ddp_init_group(run_opts)
-    run(hparams_file, run_opts, overrides)
+    run(hparams_file, run_opts, overrides, brain_class)
     leave_group()
 
 

@@ -4,6 +4,7 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import importlib
 import re
 import sys
 
@@ -31,19 +32,26 @@ def test_make_targets_exist(project_root):
     assert not missing
 
 
-@pytest.mark.parametrize("name", ["README.md", "recipes/DCASE2019_Task5"])
-def test_tables_are_made_from_the_scores_files(project_root, name, monkeypatch):
+@pytest.fixture
+def tables(project_root, monkeypatch):
+    """The recipe's script, imported without leaving its modules behind."""
     recipe = project_root / "recipes" / "DCASE2019_Task5"
     monkeypatch.syspath_prepend(str(recipe))
-    sys.modules.pop("tables", None)
-    import tables
+    before = set(sys.modules)
+    yield importlib.import_module("tables")
+    for name in set(sys.modules) - before:
+        path = getattr(sys.modules[name], "__file__", None) or ""
+        if path.startswith(str(recipe)):
+            del sys.modules[name]
 
+
+@pytest.mark.parametrize("name", ["README.md", "recipes/DCASE2019_Task5"])
+def test_tables_are_made_from_the_scores_files(project_root, name, tables):
     readme = project_root / name
     readme = readme / "README.md" if readme.is_dir() else readme
     text = readme.read_text(encoding="utf-8")
-    made = {
-        folder.name: tables.markdown_table(tables.read_scores(folder))
-        for folder in tables.SCORES.iterdir()
-    }
+    made = tables.all_tables()
     assert made
     assert tables.fill(text, made) == text, "run make tables"
+    marks = re.findall(r"<!-- table (\w+) -->", text)
+    assert marks and set(marks) <= made.keys()

@@ -100,9 +100,18 @@ def runs(tmp_path_factory) -> Runs:
     return Runs(tmp_path_factory.mktemp("recipe"))
 
 
+def _forget(before, folder):
+    """Drop the modules of a folder that were imported since."""
+    for name in set(sys.modules) - before:
+        path = getattr(sys.modules[name], "__file__", None) or ""
+        if path.startswith(str(folder)):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def scripts(monkeypatch):
     """Import a script of the recipe, and leave no trace of running it."""
+    before = set(sys.modules)
     monkeypatch.syspath_prepend(str(RECIPE))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setenv("SB_GLOBAL_SEED", "0")
@@ -113,8 +122,7 @@ def scripts(monkeypatch):
         root.removeHandler(handler)
         handler.close()
     root.handlers[:], root.level = handlers, level
-    for name in ("train", "evaluate", "cache_teacher", "sounds", "processes"):
-        sys.modules.pop(name, None)
+    _forget(before, RECIPE)
 
 
 @pytest.fixture
@@ -139,7 +147,4 @@ def bench(project_root, monkeypatch):
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(project_root / "benchmarks"))
     yield importlib.import_module
-    for name in set(sys.modules) - before:
-        path = getattr(sys.modules[name], "__file__", None) or ""
-        if path.startswith(str(project_root / "benchmarks")):
-            del sys.modules[name]
+    _forget(before, project_root / "benchmarks")
