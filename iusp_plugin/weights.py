@@ -17,6 +17,8 @@ def save_tagger(
 ) -> None:
     """Write a tagger's weights; the file is complete or absent.
 
+    The same weights give the same bytes, whatever the file is called.
+
     Arguments
     ---------
     path : str or Path
@@ -30,8 +32,9 @@ def save_tagger(
         "model": model.state_dict(),
         "front_end": front_end.state_dict(),
     }
-    with replacing(path) as part:
-        torch.save(state, part)
+    # Given a path, torch writes its name into the file.
+    with replacing(path) as part, part.open("wb") as stream:
+        torch.save(state, stream)
 
 
 def load_tagger(

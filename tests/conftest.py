@@ -4,6 +4,7 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -39,6 +40,24 @@ def pytest_runtest_setup() -> None:
 def project_root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture
+def import_from(monkeypatch):
+    """import_from(folder)(name): import a script, and forget it afterwards."""
+    before, folders = set(sys.modules), []
+
+    def prepare(folder):
+        monkeypatch.syspath_prepend(str(folder))
+        folders.append(str(folder))
+        return importlib.import_module
+
+    yield prepare
+    for name in set(sys.modules) - before:
+        # Not by getattr, which would load what the host loads lazily.
+        path = vars(sys.modules[name]).get("__file__") or ""
+        if any(path.startswith(folder) for folder in folders):
+            del sys.modules[name]
 
 
 def _shared(name: str) -> Path:

@@ -4,9 +4,7 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-import importlib
 import re
-import sys
 
 import pytest
 
@@ -33,16 +31,9 @@ def test_make_targets_exist(project_root):
 
 
 @pytest.fixture
-def tables(project_root, monkeypatch):
-    """The recipe's script, imported without leaving its modules behind."""
-    recipe = project_root / "recipes" / "DCASE2019_Task5"
-    monkeypatch.syspath_prepend(str(recipe))
-    before = set(sys.modules)
-    yield importlib.import_module("tables")
-    for name in set(sys.modules) - before:
-        path = getattr(sys.modules[name], "__file__", None) or ""
-        if path.startswith(str(recipe)):
-            del sys.modules[name]
+def tables(project_root, import_from):
+    """The recipe's script."""
+    return import_from(project_root / "recipes" / "DCASE2019_Task5")("tables")
 
 
 @pytest.mark.parametrize("name", ["README.md", "recipes/DCASE2019_Task5"])

@@ -5,7 +5,6 @@ Authors
 """
 
 import csv
-import importlib
 import json
 import logging
 import os
@@ -100,29 +99,18 @@ def runs(tmp_path_factory) -> Runs:
     return Runs(tmp_path_factory.mktemp("recipe"))
 
 
-def _forget(before, folder):
-    """Drop the modules of a folder that were imported since."""
-    for name in set(sys.modules) - before:
-        path = getattr(sys.modules[name], "__file__", None) or ""
-        if path.startswith(str(folder)):
-            del sys.modules[name]
-
-
 @pytest.fixture
-def scripts(monkeypatch):
+def scripts(import_from, monkeypatch):
     """Import a script of the recipe, and leave no trace of running it."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(RECIPE))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setenv("SB_GLOBAL_SEED", "0")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    yield importlib.import_module
+    yield import_from(RECIPE)
     for handler in [h for h in root.handlers if h not in handlers]:
         root.removeHandler(handler)
         handler.close()
     root.handlers[:], root.level = handlers, level
-    _forget(before, RECIPE)
 
 
 @pytest.fixture
@@ -142,9 +130,6 @@ def train(runs, scripts, monkeypatch):
 
 
 @pytest.fixture
-def bench(project_root, monkeypatch):
+def bench(project_root, import_from):
     """A function that imports a script of the folder, for one test."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(project_root / "benchmarks"))
-    yield importlib.import_module
-    _forget(before, project_root / "benchmarks")
+    return import_from(project_root / "benchmarks")

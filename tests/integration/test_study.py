@@ -59,7 +59,7 @@ def finished(tmp_path_factory):
         time.sleep(0.2)
     first.send_signal(signal.SIGTERM)
     first.communicate(timeout=60)
-    both = [start(folder, "--workers=1") for _ in range(2)]
+    both = [start(folder, "--workers=2") for _ in range(2)]
     outputs = [process.communicate(timeout=900)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     return folder, outputs
@@ -70,8 +70,9 @@ def test_each_run_is_done_once(finished):
     folder, outputs = finished
     found = records(folder)
     rows = [f"rows/{m}/cnn_20k/{s}.json" for m in METHODS for s in (1, 2)]
-    trials = [f"search/{t}/{i}.json" for t in ("sp", "iusp") for i in (0, 1)]
+    trials = [f"search/{t}/{i}.json" for t in ("sp", "iusp") for i in range(3)]
     others = ["teacher/first.json", "settings.json", "costs.json"]
+    others.append("gradients/iusp/cnn_20k/0.json")
     assert sorted(found) == sorted(rows + trials + others)
     for name in rows:
         lines = [o.count(f"{name[:-5]}: micro-AUPRC") for o in outputs]
@@ -82,7 +83,7 @@ def test_each_run_is_done_once(finished):
         run = folder / "study" / "runs" / name[:-5]
         assert (run / "model.ckpt").is_file()
     assert not list((folder / "study" / "running").rglob("*.yaml"))
-    assert all("10 of 10 done" in output for output in outputs)
+    assert all("13 of 13 done" in output for output in outputs)
 
 
 METHODS = ("plain", "sp", "iusp")
@@ -92,7 +93,7 @@ def test_records_are_small_and_complete(finished):
     """Scores of both halves, the curve, the command, no machine's paths."""
     folder, _ = finished
     for name, record in records(folder).items():
-        if not name.startswith(("rows", "search", "teacher")):
+        if not name.startswith(("rows", "search", "teacher", "gradients")):
             continue
         assert set(record["splits"]) == {"validate", "held_out"}
         assert record["minutes"] > 0 and record["threads"] >= 1
@@ -110,14 +111,22 @@ def test_settings_come_from_the_best_trial(finished):
     folder, _ = finished
     found = records(folder)
     settings = found["settings.json"]["settings"]
-    assert found["settings.json"]["trials"] == 4
+    assert found["settings.json"]["trials"] == {"sp": 3, "iusp": 3}
+    changes = {"sp": {"pooling": "mean"}, "iusp": {"schedule": "first_half"}}
     for term in ("sp", "iusp"):
-        trials = [found[f"search/{term}/{i}.json"] for i in (0, 1)]
-        best = max(
-            trials,
-            key=lambda r: r["splits"]["validate"]["coarse"]["micro_auprc"],
-        )
-        assert settings[term] == best["settings"][term]
+        trials = [found[f"search/{term}/{i}.json"] for i in range(3)]
+
+        def best(some, term=term):
+            def score(record):
+                levels = record["splits"]["validate"]
+                return levels["coarse"]["micro_auprc"]
+
+            return max(some, key=score)["settings"][term]
+
+        # The last one changes the best of those before.
+        changed = {**best(trials[:2]), **changes[term]}
+        assert trials[2]["settings"][term] == changed
+        assert settings[term] == best(trials)
         row = found[f"rows/{term}/cnn_20k/1.json"]
         assert row["settings"] == {term: settings[term]}
         assert f"--{term}_weight={settings[term]['weight']}" in row["command"]
@@ -140,6 +149,10 @@ def test_the_same_command_does_nothing_more(finished):
         assert records(folder) == before
     finally:
         (study / "elsewhere").rename(study / "runs")
+    # The pictures that need weights were left out; now they are there again.
+    again = start(folder, "--report_only")
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0 and "done" not in output, output
 
 
 def test_a_lost_search_is_made_anew_from_the_records(
@@ -153,8 +166,12 @@ def test_a_lost_search_is_made_anew_from_the_records(
     launcher = scripts("study_queue").Launcher(folder / "study")
     (folder / "study" / "search.db").unlink(missing_ok=True)
     search = search_module.Search(study, launcher)
-    assert search.counts() == (4, 4)
     assert search.next_runs() == []
+    for term in ("sp", "iusp"):
+        drawn = search._open(term).trials
+        assert [t.value for t in drawn] == [
+            search_module.score(r) for r in search._records(term)[:2]
+        ]
     kept = json.loads(study.settings_path.read_text())["settings"]
     assert search.settings() == kept
 
@@ -172,6 +189,39 @@ def test_other_settings_are_refused(finished, tmp_path):
     assert process.returncode != 0
     assert "was made with other settings" in output
     assert "--number_of_epochs=3" in output
+
+
+def test_gradients_are_measured_and_change_nothing(finished, scripts, tmp_path):
+    """The run is train.py's; each epoch says what the terms pulled at."""
+    folder, _ = finished
+    record = records(folder)["gradients/iusp/cnn_20k/0.json"]
+    assert record["command"].startswith("python gradients.py hparams/iusp.yaml")
+    assert [entry["epoch"] for entry in record["gradients"]] == [1, 2]
+    for entry in record["gradients"]:
+        label, iusp = entry["losses"]["label"], entry["losses"]["iusp"]
+        assert label["ratio"] == pytest.approx(1.0)
+        assert label["cosine"] == pytest.approx(1.0)
+        assert -1 < iusp["cosine"] < 1
+        assert iusp["norm"] >= 0
+    first, second = (e["losses"]["iusp"] for e in record["gradients"])
+    assert first["norm"] > 0
+    if record["settings"]["iusp"]["schedule"] == "first_half":
+        assert second == {"norm": 0.0, "ratio": 0.0, "cosine": 0.0}
+    run = folder / "study" / "runs" / "gradients" / "iusp" / "cnn_20k" / "0"
+    words = record["command"].replace("gradients.py", "train.py").split()[2:]
+    words = [str(RECIPE / words[0]), *words[1:]]
+    teacher = folder / "study" / "runs" / "teacher" / "first"
+    words += [f"--teacher_folder={teacher}", f"--cache_folder={folder}/cache"]
+    words.append(f"--output_folder={tmp_path / 'again'}")
+    subprocess.run(
+        [sys.executable, str(RECIPE / "train.py"), *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": str(record["threads"])},
+        check=True,
+        capture_output=True,
+    )
+    same = (tmp_path / "again" / "model.ckpt").read_bytes()
+    assert (run / "model.ckpt").read_bytes() == same
 
 
 class Page(HTMLParser):
@@ -205,7 +255,8 @@ def test_report_needs_nothing_else(finished):
         re.match(r"data:image/(png|svg\+xml);base64,", s) for s in page.sources
     ]
     assert all(kinds)
-    assert [kind[1] for kind in kinds].count("svg+xml") == 5
+    # Gains, costs, classes, curves, gradients, search.
+    assert [kind[1] for kind in kinds].count("svg+xml") == 6
     # Frame similarities of the clips that have the tags to draw.
     assert 1 <= [kind[1] for kind in kinds].count("png") <= 3
     for source in page.sources:
@@ -272,6 +323,7 @@ def test_failures_are_named_and_end_the_study(scripts, tmp_path, monkeypatch):
     text = text.replace("    number_of_epochs: 2\n", "    number_of_epoch: 2\n")
     text = text.replace("seeds: [1, 2]", "seeds: [1, 2, 3, 4, 5]")
     text = text.replace("methods: [plain, sp, iusp]", "methods: [plain]")
+    text = re.sub(r"    - .*gradients: True}\n", "", text)
     yaml = tmp_path / "wrong.yaml"
     yaml.write_text(text)
     process = start(tmp_path, "--workers=1", study=yaml)
@@ -331,7 +383,7 @@ def test_several_processes_train_a_teacher(scripts, tmp_path):
     path = tmp_path / "several.yaml"
     path.write_text(text)
     run = plan.Study(path).teacher_run("first")
-    words = run.command("train.py", "python", "X")
+    words = run.command("python", "X")
     assert words[:5] == [
         *("python", "-m", "torch.distributed.run", "--standalone"),
         "--nproc_per_node=3",
@@ -364,8 +416,18 @@ def test_the_whole_study(scripts):
     """Six students, all eight combinations, ten seeds."""
     study = scripts("study_plan").Study(RECIPE / "study.yaml")
     rows = study.rows(study.start_settings())
-    ours = [run for run in rows if "@" not in run.name]
+    combined = [m for m, t in study.methods.items() if not any(t.values())]
+    ours = [
+        run
+        for run in rows
+        if run.facts["method"] in combined
+        and run.facts["stage"] == "row"
+        and run.facts.get("teacher", "first") == "first"
+        and "variant" not in run.facts
+    ]
+    assert len(combined) == 8
     assert len(ours) == 6 * 8 * 10
+    assert {study.trials(term) for term in study.terms} == {9}
     assert all(
         set(term["start"]) == set(term["search"])
         for term in study.terms.values()
@@ -381,6 +443,9 @@ def test_the_whole_study(scripts):
         ("plain: []", "plain: [kd]", "term 'kd'"),
         ("seeds: [1, 2]", "seeds: [1, 2], teacher: third", "first"),
         ("report_split: auto\n", "", "lacks report_split"),
+        ("gradients: True", "gradient: True", "'gradient'.*gradients"),
+        ("seeds: [1, 2]", "seeds: [1, 2], variant: long", "longer"),
+        ("refine: [{pooling: mean}]", "refine: []", "'sp': 0, 'iusp': 1"),
     ],
 )
 def test_mistakes_in_a_declaration(old, new, message, scripts, tmp_path):
@@ -417,6 +482,113 @@ def test_reported_split(splits, wanted, found, scripts):
             reported_split(study, records)
     else:
         assert reported_split(study, records) == found
+
+
+def test_what_a_row_says_reaches_the_command(scripts):
+    """Variants, other teachers, taps in pairs and lists of them."""
+    study = scripts("study_plan").Study(RECIPE / "study.yaml")
+    settings = study.start_settings()
+    runs = {run.name: run for run in study.rows(settings)}
+    longer = runs["rows/kd_iusp+long/cnn_80k/1"]
+    assert "--number_of_epochs=48" in longer.shown()
+    assert "--number_of_epochs=16" not in longer.shown()
+    assert longer.facts["variant"] == "long"
+    assert "teacher" not in runs["rows/plain+long/cnn_80k/1"].facts
+    other = runs["rows/sp@second/cnn_80k/1"]
+    assert other.options["teacher_folder"].endswith("teacher/second")
+    two = runs["rows/iusp_two/cnn_80k/1"]
+    assert two.options["iusp_student_tap"] == ["block3", "block4"]
+    assert two.options["iusp_teacher_tap"] == ["conv_block3", "conv_block4"]
+    early = {"iusp": {"weight": 1.0, "tap": "early"}}
+    run = study.student_run("iusp", "cnn_lstm_small", 1, early)
+    assert run.options["iusp_student_tap"] == "conv"
+    assert run.options["iusp_teacher_tap"] == "conv_block3"
+
+
+def test_what_the_runs_may_ask_for_is_stored(scripts):
+    """Each tap, and SP's means where a trial may pool."""
+    study = scripts("study_plan").Study(RECIPE / "study.yaml")
+    names = [f"conv_block{i}" for i in (2, 3, 4)]
+    wanted = {*names, *(f"{name}-mean" for name in names)}
+    commands = study.cache_commands("first")
+    assert set(commands) == wanted
+    assert commands["conv_block3-mean"]["sp_pooling"] == "mean"
+    assert "sp_pooling" not in commands["conv_block3"]
+    assert all(options["kd_weight"] == 1.0 for options in commands.values())
+
+
+def made_up(scripts, values, **facts):
+    """Results of records with given scores: (method, seed, ...) -> score."""
+    results = scripts("study_results")
+    study = scripts("study_plan").Study(TINY)
+    records = {
+        "teacher/first": {
+            "stage": "teacher",
+            "teacher": "first",
+            "splits": made_up_splits(0.7),
+        }
+    }
+    for (method, seed, *variant), value in values.items():
+        record = {"stage": "row", "student": "cnn_20k", "seed": seed}
+        record |= {"method": method, "splits": made_up_splits(value)}
+        if variant:
+            record["variant"] = variant[0]
+        if method != "plain":
+            record["teacher"] = "first"
+        records[f"rows/{method}/{seed}/{variant}"] = record
+    return results.Results(study, records)
+
+
+def made_up_splits(value):
+    """The same figure on both halves."""
+    figures = dict.fromkeys(("micro_auprc", "macro_auprc", "micro_f1"), value)
+    return {
+        split: {"coarse": dict(figures)} for split in ("validate", "held_out")
+    }
+
+
+def test_variants_are_compared_with_their_own_plain_runs(scripts):
+    """Gain, claim and gap of the longer runs beside the longer plain one."""
+    results = made_up(
+        scripts,
+        {
+            ("plain", 1): 0.5,
+            ("sp", 1): 0.55,
+            ("iusp", 1): 0.6,
+            ("plain", 1, "longer"): 0.6,
+            ("sp", 1, "longer"): 0.58,
+            ("iusp", 1, "longer"): 0.65,
+        },
+    )
+    assert results.labels == [
+        *("plain", "sp", "iusp"),
+        *("plain+longer", "sp+longer", "iusp+longer"),
+    ]
+    rows = {row["method"]: row for row in results.rows()}
+    assert rows["iusp"]["gain"].mean == pytest.approx(0.1)
+    assert rows["iusp+longer"]["gain"].mean == pytest.approx(0.05)
+    assert rows["iusp+longer"]["closed"].mean == pytest.approx(0.5)
+    assert rows["plain+longer"]["gain"] is None
+    first, longer = results.claims()
+    assert first["setting"] == "first" and longer["setting"] == "+longer"
+    assert first["d"].mean == pytest.approx(0.1 - 1.27 * 0.05)
+    assert longer["d"].mean == pytest.approx(0.05 + 1.27 * 0.02)
+    assert first["ratio"] == pytest.approx(2.0)
+    assert longer["ratio"] != longer["ratio"]  # SP gains nothing
+
+
+def test_the_best_method_is_chosen_on_the_tuning_half(scripts):
+    """And its figures are those of the other half."""
+    results = made_up(
+        scripts, {("plain", 1): 0.5, ("sp", 1): 0.6, ("iusp", 1): 0.55}
+    )
+    sp = results.runs["sp", "cnn_20k"][1]["splits"]
+    sp["held_out"]["coarse"]["micro_auprc"] = 0.52
+    (row,) = results.closest()
+    assert row["method"] == "sp"
+    assert row["value"].mean == pytest.approx(0.52)
+    assert row["below"].mean == pytest.approx(0.18)
+    assert row["closed"].mean == pytest.approx(0.1)
 
 
 def test_schedules_reach_the_terms(scripts):

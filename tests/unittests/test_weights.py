@@ -49,6 +49,16 @@ def test_round_trip(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["model.ckpt"]
 
 
+def test_the_same_weights_give_the_same_bytes(tmp_path):
+    """Whatever the file's name: a teacher made again is the same teacher."""
+    one, two = tmp_path / "a.ckpt", tmp_path / "other" / "b.ckpt"
+    save_tagger(one, *tagger(0))
+    save_tagger(two, *tagger(0))
+    assert one.read_bytes() == two.read_bytes()
+    save_tagger(two, *tagger(1))
+    assert one.read_bytes() != two.read_bytes()
+
+
 def test_replaces_an_older_file(tmp_path):
     path = tmp_path / "model.ckpt"
     save_tagger(path, *tagger(0))
@@ -64,7 +74,7 @@ def test_crash_while_saving_leaves_the_old_file(tmp_path, monkeypatch):
     old = path.read_bytes()
 
     def crash(content, target):
-        target.write_bytes(b"half of")
+        target.write(b"half of")
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
