@@ -13,6 +13,7 @@ Authors
 
 import argparse
 import logging
+import math
 import os
 import signal
 import statistics
@@ -30,7 +31,8 @@ from iusp_plugin.run_folder import write_json
 from study_plan import Study
 from study_queue import Launcher, RunFailedError, claim, is_done
 from study_report import write_report
-from study_search import Search, read_settings
+from study_results import headline
+from study_search import Search, declared_search, read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +70,9 @@ class Work:
             self._note_time(record)
 
     def _note_time(self, record):
-        """Remember how long a network takes."""
+        """Remember how long runs of a kind take."""
         if record["threads"] == self.launcher.threads:
-            self.minutes[record["student"]].append(record["minutes"])
+            self.minutes[_kind(record)].append(record["minutes"])
 
     def minutes_left(self):
         """Until max_minutes; infinite without it."""
@@ -79,8 +81,8 @@ class Work:
         return self.max_minutes - (time.time() - self.started) / 60
 
     def expected_minutes(self, run):
-        """Median of the runs of its network; None if there are none yet."""
-        known = self.minutes.get(run.facts["student"])
+        """Median of the runs of its kind; None if there are none yet."""
+        known = self.minutes.get(_kind(run.facts))
         return statistics.median(known) if known else None
 
     def may_start(self, run):
@@ -141,7 +143,7 @@ class Work:
         """What the search has found; None while it is not finished."""
         if not self.study.searched:
             return self.study.start_settings()
-        return read_settings(self.study.settings_path)
+        return read_settings(self.study)
 
     def search(self):
         """Do the trials; returns the settings, or None if time ran out."""
@@ -151,6 +153,7 @@ class Work:
         if settings is not None:
             trials = {t: self.study.trials(t) for t in self.study.searched}
             facts = {"trials": trials, "settings": settings}
+            facts["declared"] = declared_search(self.study)
             write_json(self.study.settings_path, facts)
             logger.info("search: trials %s, settings %s", trials, settings)
         return settings
@@ -194,6 +197,8 @@ class Work:
             if not runs:
                 return
             if not any(self.attempt(run, worker, tell) for run in idle):
+                if self.launcher.stopped.is_set():
+                    return
                 with self.changed:
                     self.changed.wait(PATIENCE_S)
 
@@ -248,9 +253,11 @@ class Work:
         """One line a finished run: its figures, and how far the study is."""
         self._note_time(record)
         text = ", ".join(
-            f"{name} {next(iter(levels.values()))['micro_auprc']:.4f}"
+            f"{name} {headline(levels)['micro_auprc']:.4f}"
             for name, levels in record["splits"].items()
         )
+        if "failed" in record:
+            text = f"none, it failed twice: {record['failed']}"
         logger.info(
             "%s: micro-AUPRC %s; %.1f min; %s",
             *(run.name, text, record["minutes"], self.progress()),
@@ -265,17 +272,26 @@ class Work:
         left = [run for run in declared if run.name not in records]
         minutes = [self.expected_minutes(run) for run in left]
         known = [value for value in minutes if value is not None]
-        mean = sum(known) / len(known) if known else 0.0
+        mean = sum(known) / len(known) if known else math.nan
         total = sum(mean if m is None else m for m in minutes)
-        total += max(0, trials - done) * mean
+        total += max(0, trials - done) * mean if trials > done else 0.0
         return (
             f"{len(declared) - len(left) + done} of {len(declared) + trials} "
-            f"done, {len(self.active)} running, {left_text(total / self.workers)} to go"
+            f"done, {len(self.active)} running, "
+            f"{left_text(total / self.workers)} to go beside teachers"
         )
 
 
+def _kind(facts):
+    """What runs have to have in common to take equally long."""
+    keys = ("student", "variant")
+    return (*(facts.get(key) for key in keys), facts["stage"] == "gradients")
+
+
 def left_text(minutes):
-    """Minutes as people say them."""
+    """Minutes as people say them; not a number before the first run."""
+    if math.isnan(minutes):
+        return "an unknown time"
     if minutes < 90:
         return f"{minutes:.0f} min"
     return f"{minutes / 60:.1f} h"
@@ -284,6 +300,42 @@ def left_text(minutes):
 def available_cores():
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def visible_gpus():
+    """Names of the GPUs that this process may use."""
+    count = torch.cuda.device_count()
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = chosen.split(",") if chosen else [str(i) for i in range(count)]
+    return names[:count]
+
+
+def check_data_folder(study):
+    """Say what will be trained on; raise if it cannot be there.
+
+    Arguments
+    ---------
+    study : Study
+        What is declared.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is absent and nothing will be downloaded.
+    """
+    folder = study.declared["data_folder"]
+    if folder is None:
+        logger.warning(
+            "No data_folder: SYNTHETIC soundscapes, figures on them are no "
+            "results. Pass --data_folder=... for real data."
+        )
+    elif not Path(folder).is_dir() and not study.declared["shared"].get(
+        "download"
+    ):
+        raise FileNotFoundError(
+            f"There is no data folder {folder}. Pass --data_folder=..., or "
+            "declare download: True under shared."
+        )
 
 
 def run_study(study, workers=None, max_minutes=None):
@@ -303,7 +355,10 @@ def run_study(study, workers=None, max_minutes=None):
     Work
         With the failures.
     """
-    gpus = [str(i) for i in range(torch.cuda.device_count())]
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is at least 1, got {workers}.")
+    check_data_folder(study)
+    gpus = visible_gpus()
     workers = workers or len(gpus) or available_cores()
     threads = max(1, available_cores() // workers)
     launcher = Launcher(study.output_folder, threads, gpus)
@@ -339,17 +394,16 @@ def do_all(work):
     def teacher_of(run):
         return run.facts.get("teacher", first)
 
-    # In their order; where a teacher is needed, it is made.
+    # In their order; where a teacher is needed, it is made. Without it, or if
+    # time is up for some runs, there may be others.
     for teacher, block in groupby(study.rows(settings), teacher_of):
         block = list(block)
-        left = work.left(block)
-        if any("teacher" in run.facts for run in left):
+        if any("teacher" in run.facts for run in work.left(block)):
             if not work.make_teacher(teacher):
-                return
-        if left:
+                logger.info("%s is not there; left out for now", teacher)
+                block = [run for run in block if "teacher" not in run.facts]
+        if work.left(block):
             work.share(partial(work.left, block))
-        if work.left(block) and not work.failures:
-            return
 
 
 def parse_arguments(arguments):

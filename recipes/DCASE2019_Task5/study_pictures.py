@@ -10,6 +10,7 @@ import numpy as np
 from iusp_plugin.dataio.taxonomy import COARSE_TAGS
 from matplotlib.figure import Figure
 from study_results import split_label
+from study_search import score
 
 # Colours that people with colour-blindness can tell apart (Okabe and Ito).
 _COLOURS = (
@@ -23,6 +24,8 @@ _COLOURS = (
     "#000000",
 )
 _MARKERS = "osD^vP*X"
+# Of a term that no method is named after.
+_OTHER = {"color": "black"}
 
 
 class Pictures:
@@ -88,6 +91,8 @@ class Pictures:
     def class_gains(self):
         """Gain in each coarse tag's AUPRC, a panel a student."""
         results = self.results
+        if results.level != "coarse":
+            return None
         labels = [m for m in results.distilled() if m in self.style]
         panels = {
             student: {m: results.class_gains(m, student) for m in labels}
@@ -134,11 +139,11 @@ class Pictures:
                 found = sorted(
                     (
                         self.costs[row["student"]][key],
-                        row["figures"]["coarse", "micro_auprc"].mean,
+                        row["figures"][results.level, "micro_auprc"].mean,
                     )
                     for row in rows
                     if row["method"] == label
-                    and row["figures"]["coarse", "micro_auprc"]
+                    and row["figures"][results.level, "micro_auprc"]
                 )
                 if found:
                     axis.plot(
@@ -202,7 +207,7 @@ class Pictures:
                 axis.plot(epochs, means, **style)
             axis.set(title=student, xlabel="epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
-        axes[0].set_ylabel("micro-AUPRC (tuning half)")
+        axes[0].set_ylabel(f"micro-AUPRC ({results.tuned})")
         _legend(figure, axes[0])
         return figure
 
@@ -217,7 +222,7 @@ class Pictures:
             epochs = record["gradients"]
             names = [n for n in epochs[0]["losses"] if n != "label"]
             for name in names:
-                style = {"color": self.style[name]["color"]}
+                style = {"color": self.style.get(name, _OTHER)["color"]}
                 whole = name if name == label else f"{name} in {label}"
                 for axis, key in zip(axes, ("ratio", "cosine"), strict=True):
                     axis.plot(
@@ -249,6 +254,8 @@ class Pictures:
         kinds = {}
         for axis, (term, found) in zip(axes, trials.items(), strict=True):
             for record in found:
+                if "failed" in record:
+                    continue
                 setting = record["settings"][term]
                 kind = ", ".join(
                     str(setting[key])
@@ -258,14 +265,14 @@ class Pictures:
                 marker = kinds.setdefault(kind, _MARKERS[len(kinds) % 8])
                 axis.plot(
                     setting["weight"],
-                    record["splits"]["validate"]["coarse"]["micro_auprc"],
+                    score(record),
                     marker,
-                    color=self.style.get(term, {"color": "black"})["color"],
+                    color=self.style.get(term, _OTHER)["color"],
                 )
             axis.set(title=term, xscale="log", xlabel="weight")
         for kind, marker in kinds.items():
             axes[0].plot([], [], marker, color="#444444", label=kind)
-        axes[0].set_ylabel("micro-AUPRC (tuning half)")
+        axes[0].set_ylabel(f"micro-AUPRC ({results.tuned})")
         _legend(figure, axes[0])
         return figure
 

@@ -6,30 +6,15 @@ Authors
 
 import json
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml
-from iusp_plugin.checks import near_names
-from iusp_plugin.models import list_models
+from study_check import check_declaration, check_runs
 
 HERE = Path(__file__).resolve().parent
-KEYS = (
-    "data_folder",
-    "output_folder",
-    "records_folder",
-    "shared",
-    "report_split",
-    "student_options",
-    "distilled_options",
-    "teachers",
-    "taps",
-    "terms",
-    "search",
-    "methods",
-    "rows",
-)
-OPTIONAL_KEYS = ("variants",)
-ROW_KEYS = ("students", "methods", "seeds", "teacher", "variant", "gradients")
+# The losses that hparams/iusp.yaml knows, each with a weight of its own.
+TERMS = ("kd", "sp", "iusp")
 # Options of a term, and of train.py, that are not <term>_<option>.
 _COMMON = {"temperature": "temperature"}
 
@@ -107,8 +92,9 @@ class Study:
     def __init__(self, path, overrides=None):
         with open(path, encoding="utf-8") as stream:
             declared = load_hyperpyyaml(stream, overrides or {})
-        _check(path, declared)
+        check_declaration(path, declared, TERMS)
         self.declared = declared
+        self._data_digest = None
         self.name = Path(path).stem
         self.output_folder = Path(declared["output_folder"])
         self.records_folder = Path(declared["records_folder"])
@@ -120,6 +106,7 @@ class Study:
         }
         self.teachers = list(declared["teachers"])
         self.search = declared["search"] or {"trials": 0}
+        check_runs(path, self)
 
     @property
     def searched(self):
@@ -129,6 +116,19 @@ class Study:
     def trials(self, term):
         """How many trials a term has: those drawn, then the refinements."""
         return self.search["trials"] + len(self.terms[term].get("refine", []))
+
+    def data_digest(self):
+        """Of the annotations; None for the synthetic soundscapes.
+
+        Unlike train.py's own fingerprint it is the same on every machine.
+        """
+        folder = self.declared["data_folder"]
+        if folder is not None and self._data_digest is None:
+            files = sorted(Path(folder).glob("annotations*.csv"))
+            if files:
+                content = b"".join(path.read_bytes() for path in files)
+                self._data_digest = sha256(content).hexdigest()[:16]
+        return self._data_digest
 
     def record_path(self, run):
         """Where a run's record lies."""
@@ -203,7 +203,7 @@ class Study:
         if settings:
             yaml = "hparams/iusp.yaml"
             options |= self.teacher_options(teacher)
-            options |= {f"{term}_weight": 0.0 for term in self.terms}
+            options |= {f"{term}_weight": 0.0 for term in TERMS}
             for term, setting in settings.items():
                 options |= self.term_options(term, setting, student)
             facts["teacher"] = teacher
@@ -258,6 +258,14 @@ class Study:
                 options[_COMMON.get(key, f"{term}_{key}")] = value
         return options
 
+    def _tap(self, student, place):
+        """What a place means in a student and in the teacher."""
+        tap = self.declared["taps"][student][place]
+        if isinstance(tap, dict):
+            return tap
+        teacher = self.declared["taps"]["cnn_teacher"][place]
+        return {"student": tap, "teacher": teacher}
+
     def cache_commands(self, teacher):
         """Options of cache_teacher.py for all that the runs will ask for.
 
@@ -272,24 +280,27 @@ class Study:
             By name of the part.
         """
         taps, poolings = set(), set()
+        students = [n for n in self.declared["taps"] if n != "cnn_teacher"]
         for setting in self._possible_settings():
             if "tap" in setting:
-                found = self.declared["taps"]["cnn_teacher"][setting["tap"]]
-                taps |= {found} if isinstance(found, str) else set(found)
                 poolings.add(setting.get("pooling", "none"))
+                for student in students:
+                    found = self._tap(student, setting["tap"])["teacher"]
+                    taps |= {found} if isinstance(found, str) else set(found)
         commands = {}
+        weights = {f"{term}_weight": 0.0 for term in TERMS}
+        weights |= {f"{term}_weight": 1.0 for term in self.terms}
+        shared = weights | self.teacher_options(teacher)
+        options = self._options(self.declared["student_options"])
         for tap in sorted(taps):
             for pooling in sorted(poolings):
-                options = {f"{term}_weight": 1.0 for term in self.terms}
-                options |= self.teacher_options(teacher)
-                options |= {"teacher_tap": tap}
-                name = tap
+                name, chosen = tap, {"teacher_tap": tap}
                 if pooling != "none":
-                    options["sp_pooling"] = pooling
                     name = f"{tap}-{pooling}"
-                options |= self._options(self.declared["student_options"])
-                commands[name] = options
-        return commands
+                    chosen["sp_pooling"] = pooling
+                commands[name] = shared | chosen | options
+        # Without a tap, there is the soft targets' alone.
+        return commands or {"logits": shared | options}
 
     def _possible_settings(self):
         """Settings, or parts of them, that hold all that may be asked for."""
@@ -354,51 +365,3 @@ class Study:
         if data["data_folder"] is None:
             data = {}
         return {**data, **self.declared["shared"], **options}
-
-
-def _check(path, declared):
-    """Raise if a declaration lacks something or names what is not there."""
-    for key in declared:
-        if key not in KEYS + OPTIONAL_KEYS:
-            raise ValueError(
-                f"{path}: {key!r} is no key of a study. "
-                + near_names(key, KEYS + OPTIONAL_KEYS)
-            )
-    missing = [key for key in KEYS if key not in declared]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}.")
-    if not declared["teachers"] or not declared["rows"]:
-        raise ValueError(f"{path} needs at least one teacher and one row.")
-    known = {
-        "students": [n for n in list_models() if n in declared["taps"]],
-        "methods": declared["methods"],
-        "teacher": declared["teachers"],
-        "variant": declared.get("variants", {}),
-    }
-    for row in declared["rows"]:
-        _check_names(path, "a row has the key", row, ROW_KEYS)
-        for key, names in known.items():
-            wanted = row.get(key, [])
-            wanted = [wanted] if isinstance(wanted, str) else wanted
-            _check_names(path, f"a row names the {key}", wanted, names)
-    for method, terms in declared["methods"].items():
-        what = f"method {method!r} has the term"
-        _check_names(path, what, terms, declared["terms"])
-    counts = {
-        name: len(term.get("refine", []))
-        for name, term in declared["terms"].items()
-    }
-    if declared["search"]["trials"] and len(set(counts.values())) > 1:
-        raise ValueError(
-            f"{path}: the terms have unequally many entries under refine, "
-            f"{counts}; each method gets the same number of trials."
-        )
-
-
-def _check_names(path, what, wanted, known):
-    """Raise for the first name that is not known."""
-    for name in wanted:
-        if name not in known:
-            raise ValueError(
-                f"{path}: {what} {name!r}. " + near_names(name, known)
-            )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from iusp_plugin.run_folder import file_digest, write_json
 
+_ERROR = re.compile(r"(\S+: )?[\w.]*(Error|Exception|Exit|Interrupt)\b")
 _NUMBER = re.compile(r"([\w ]+?): ([-+.\de]+)(?=,| -|$)")
 
 
@@ -63,6 +64,21 @@ def learning_curve(train_log):
             found = _NUMBER.findall(line)
             epochs.append({k.strip(): float(v) for k, v in found})
     return epochs
+
+
+def last_error(log, most=15):
+    """The last error in a log and what it says; its last line without one.
+
+    Arguments
+    ---------
+    log : str or Path
+        Text.
+    most : int
+        Lines at most.
+    """
+    lines = Path(log).read_text(encoding="utf-8").rstrip().split("\n")
+    starts = [i for i, line in enumerate(lines) if _ERROR.match(line)]
+    return "\n".join(lines[starts[-1] if starts else -1 :][:most])
 
 
 class Launcher:
@@ -129,12 +145,16 @@ class Launcher:
                 process.terminate()
             try:
                 status = process.wait()
+            except BaseException:  # of this process, not of the command
+                process.terminate()
+                process.wait()
+                raise
             finally:
                 self._processes.discard(process)
         if status:
-            lines = path.read_text(encoding="utf-8").split("\n")
-            last = next((x for x in reversed(lines) if x.strip()), "")
-            raise RunFailedError(f"exit status {status}: {last} (see {path})")
+            raise RunFailedError(
+                f"exit status {status} (see {path})\n" + last_error(path)
+            )
 
     def stop(self):
         """End all processes; they resume from their checkpoints next time."""
@@ -166,10 +186,36 @@ class Launcher:
                 return None
             record_path, folder = study.record_path(run), study.folder(run)
             if not is_done(study, run):
-                if not folder.exists():
-                    self._train(study, run, worker, threads, held)
-                write_json(record_path, make_record(folder, run))
+                if folder.exists():
+                    _check_same(study, run, folder / "study.json")
+                else:
+                    try:
+                        self._train(study, run, worker, threads, held)
+                    except RunFailedError as error:
+                        record = self._failed_trial(run, error)
+                        if record is None:
+                            raise
+                        write_json(record_path, record)
+                        return record
+                record = make_record(folder, run) | _data(study)
+                write_json(record_path, record)
             return json.loads(record_path.read_text(encoding="utf-8"))
+
+    def _failed_trial(self, run, error):
+        """Record of a search's trial that failed twice; else None.
+
+        So that a setting that cannot be trained does not stop the search.
+        """
+        path = self.folder / "running" / run.name / "study.json"
+        if self.stopped.is_set() or run.facts["stage"] != "search":
+            return None
+        if not path.is_file():
+            return None
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if not facts.get("failed"):
+            write_json(path, {**facts, "failed": str(error)})
+            return None
+        return run.facts | facts | {"splits": {}}
 
     def _train(self, study, run, worker, threads, held):
         """Train in ``running``; the folder moves to ``runs`` when complete."""
@@ -178,15 +224,16 @@ class Launcher:
         words.append("--noprogressbar")
         facts_path = running / "study.json"
         started = time.time()
-        before = 0.0
+        facts = {"minutes": 0.0, "threads": threads or self.threads}
+        facts |= {"command": run.shown()} | _data(study)
         if facts_path.is_file():
-            before = json.loads(facts_path.read_text())["minutes"]
+            known = json.loads(facts_path.read_text(encoding="utf-8"))
+            facts |= {k: known[k] for k in ("minutes", "failed") if k in known}
         try:
             self.call(words, run.name, worker, threads, [held])
         finally:
             if running.is_dir():
-                minutes = before + (time.time() - started) / 60
-                facts = {"minutes": minutes, "threads": threads or self.threads}
+                facts["minutes"] += (time.time() - started) / 60
                 write_json(facts_path, facts)
         folder = study.folder(run)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -211,17 +258,30 @@ def is_done(study, run):
     path = study.record_path(run)
     if not path.is_file():
         return False
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record["command"] != run.shown():
-        raise ValueError(
-            f"{path} was made with other settings:\n"
-            f"there: {record['command']}\nnow:   {run.shown()}\n"
-            "Choose another --records_folder and --output_folder, or delete "
-            "the record and the run's folder."
-        )
+    _check_same(study, run, path)
     if run.facts["stage"] != "teacher":
         return True
     return (study.folder(run) / "model.ckpt").is_file()
+
+
+def _data(study):
+    """What a record says of the data; nothing of synthetic ones."""
+    digest = study.data_digest()
+    return {} if digest is None else {"data": digest}
+
+
+def _check_same(study, run, path):
+    """Raise if a JSON file is of a run with other settings or other data."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    now = {"command": run.shown()} | _data(study)
+    for key, value in now.items():
+        if found.get(key, value) != value:
+            raise ValueError(
+                f"{path} was made with other settings:\n"
+                f"there: {key} {found[key]}\nnow:   {key} {value}\n"
+                "Choose another --records_folder and --output_folder, or "
+                "delete the record and the run's folder."
+            )
 
 
 def make_record(folder, run):

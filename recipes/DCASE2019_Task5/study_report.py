@@ -7,6 +7,8 @@ Authors
 import base64
 import io
 import json
+import logging
+import math
 from pathlib import Path
 
 import jinja2
@@ -14,9 +16,12 @@ from iusp_plugin.files import replacing
 from iusp_plugin.run_folder import write_json
 from study_costs import measure_costs
 from study_pictures import Pictures
-from study_results import FIGURES, LEVELS, Results
+from study_results import FIGURES, LEVELS, Results, headline
+from study_search import score
 from study_similarity import draw_similarities
 from study_statistics import CLAIMED_RATIO
+
+logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).resolve().parent
 # Tags whose clips are drawn: repetitive sounds, and single ones.
@@ -88,15 +93,18 @@ def main_table(results):
     tuple
         Column names, and rows of cells.
     """
-    head = ["network", "method", "seeds", "coarse micro-AUPRC", "95 % interval"]
-    head += ["gain over plain", "gap closed", "macro-AUPRC", "micro-F1"]
-    head += ["fine micro-AUPRC", "macro-AUPRC", "micro-F1"]
+    levels = [n for n in LEVELS if n == results.level or n == "fine"]
+    head = ["network", "method", "seeds", f"{levels[0]} micro-AUPRC"]
+    head += ["95 % interval", "gain over plain", "gap closed"]
+    head += ["macro-AUPRC", "micro-F1"]
+    if len(levels) > 1:
+        head += ["fine micro-AUPRC", "macro-AUPRC", "micro-F1"]
     rows = []
     for label, record in results.teachers.items():
-        levels = record["splits"].get(results.split, {})
+        found = record["splits"].get(results.split, {})
         cells = [
-            number(levels.get(level, {}).get(figure))
-            for level in LEVELS
+            number(found.get(level, {}).get(figure))
+            for level in levels
             for figure in FIGURES
         ]
         name = f"cnn_teacher ({label})"
@@ -104,10 +112,10 @@ def main_table(results):
     previous = None
     for row in results.rows():
         figures = row["figures"]
-        first = figures["coarse", "micro_auprc"]
+        first = figures[results.level, "micro_auprc"]
         others = [
             spread(figures[level, figure])
-            for level in LEVELS
+            for level in levels
             for figure in FIGURES
         ]
         ends = "-"
@@ -240,7 +248,7 @@ def search_table(results):
     for term in results.study.terms:
         for record in results.trials[term]:
             setting = record["settings"][term]
-            score = record["splits"]["validate"]["coarse"]["micro_auprc"]
+            value = score(record)
             rest = {k: v for k, v in setting.items() if k != "weight"}
             rows.append(
                 [
@@ -251,10 +259,10 @@ def search_table(results):
                         f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
                         for k, v in rest.items()
                     ),
-                    number(score),
+                    number(value) if math.isfinite(value) else "failed",
                 ]
             )
-    head = ["term", "trial", "weight", "other", "micro-AUPRC, tuning half"]
+    head = ["term", "trial", "weight", "other", f"micro-AUPRC, {results.tuned}"]
     return head, rows
 
 
@@ -271,7 +279,7 @@ def runs_table(results):
     tuple
         Column names, and rows of cells.
     """
-    head = ["network", "method", "seed", "tuning half", results.split]
+    head = ["network", "method", "seed", results.tuned, results.split]
     head += ["minutes", "command"]
     rows = []
     for student in results.students:
@@ -280,7 +288,7 @@ def runs_table(results):
             for seed, record in sorted(runs.items()):
                 splits = record["splits"]
                 scores = [
-                    number(splits[name]["coarse"]["micro_auprc"])
+                    number(headline(splits[name])["micro_auprc"])
                     for name in ("validate", results.split)
                 ]
                 rows.append(
@@ -405,10 +413,14 @@ def notes_of(study, results):
     """
     halves = study.declared["shared"].get("validate_on") == "even"
     notes = []
+    if study.declared["data_folder"] is None:
+        notes.append(
+            "Trained on SYNTHETIC soundscapes: these figures are no results."
+        )
     if halves:
         notes.append(
             "Weights and epochs were chosen on the even-numbered validation "
-            "clips (the tuning half), by coarse micro-AUPRC."
+            "clips (the tuning half), by micro-AUPRC."
         )
     shown = {
         "held_out": "the odd-numbered validation clips, which nothing was "
@@ -426,8 +438,18 @@ def notes_of(study, results):
         f"All seeds share the teacher {study.teachers[0]!r}, so its own luck "
         "is not in the intervals; rows marked @ have another teacher. The "
         f"paper's claim is tested as d = (IUSP - plain) - {CLAIMED_RATIO} "
-        "(SP - plain) > 0."
+        "(SP - plain) > 0. The gap between plain student and teacher is taken "
+        "as known: its own spread is not in the share that is closed."
     )
+    if study.searched:
+        notes.append(
+            "Each loss had equally many trials, on one student and one seed: "
+            "the declared start, others drawn by Optuna (the first five at "
+            "random), then changes of the best, one at a time."
+        )
+    if results.undeclared:
+        names = ", ".join(sorted(results.undeclared))
+        notes.append(f"Records of methods that are not declared: {names}.")
     by_teacher = {}
     for runs in results.runs.values():
         for record in runs.values():
@@ -462,9 +484,13 @@ def write_report(study):
     costs = known_costs(study, results.students)
     pictures = Pictures(results, costs)
     folder = study.output_folder
-    similarities = draw_similarities(
-        study, results, folder / "pictures", DRAWN_TAGS
-    )
+    try:
+        similarities = draw_similarities(
+            study, results, folder / "pictures", DRAWN_TAGS
+        )
+    except FileNotFoundError as error:
+        logger.warning("No frame similarities in the report: %s", error)
+        similarities = {}
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True
     ).get_template("study_report.html")
@@ -530,8 +556,9 @@ GRADIENTS = (
 )
 SEARCH = "Each trial's best epoch against its weight, one seed."
 SIMILARITY = (
-    "Cosine similarity of the frames at each network's own tap, in clips of "
-    "the reported half: the first clip with the tag and the fewest others."
+    "Cosine similarity of the frames at each network's own tap, in validation "
+    "clips that nothing was chosen on, where some are held out: the first "
+    "clip with the tag and the fewest others."
 )
 
 

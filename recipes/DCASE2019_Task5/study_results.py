@@ -18,6 +18,17 @@ LEVELS = ("coarse", "fine")
 FIGURES = ("micro_auprc", "macro_auprc", "micro_f1")
 
 
+def headline(levels):
+    """Figures of the tags that lead: the coarse ones where they are.
+
+    Arguments
+    ---------
+    levels : dict of str to dict
+        A split's figures by level.
+    """
+    return levels["coarse" if "coarse" in levels else "fine"]
+
+
 class Results:
     """Finished runs by method, student and seed.
 
@@ -34,20 +45,32 @@ class Results:
         self.study = study
         self.split = reported_split(study, records)
         self.first = study.teachers[0]
+        halves = study.declared["shared"].get("validate_on") == "even"
+        self.tuned = "tuning half" if halves else "validation"
         self.runs = defaultdict(dict)
         self.trials = defaultdict(list)
         self.gradients = {}
         self.teachers = {}
+        self.undeclared = set()
         for record in records.values():
             if record["stage"] == "teacher":
                 self.teachers[record["teacher"]] = record
             elif record["stage"] == "search":
                 self.trials[record["method"]].append(record)
+            elif record["method"] not in study.methods:
+                self.undeclared.add(record["method"])
             elif record["stage"] == "gradients":
                 self.gradients[self.label(record), record["student"]] = record
             else:
                 key = (self.label(record), record["student"])
                 self.runs[key][record["seed"]] = record
+        levels = {
+            level
+            for runs in self.runs.values()
+            for record in runs.values()
+            for level in record["splits"][self.split]
+        }
+        self.level = "fine" if levels == {"fine"} else "coarse"
         for trials in self.trials.values():
             trials.sort(key=lambda record: record["trial"])
         students = {student for _, student in self.runs}
@@ -85,7 +108,7 @@ class Results:
         return f"{plain}+{variant}" if variant else plain
 
     def values(
-        self, label, student, level="coarse", figure="micro_auprc", split=None
+        self, label, student, level=None, figure="micro_auprc", split=None
     ):
         """One figure by seed.
 
@@ -94,7 +117,7 @@ class Results:
         label, student : str
             Which runs.
         level, figure : str
-            Which figure.
+            Which figure; of the tags that lead if left out.
         split : str, optional
             The reported one if left out.
 
@@ -104,7 +127,7 @@ class Results:
             Empty where there are no runs.
         """
         runs = self.runs.get((label, student), {})
-        split = split or self.split
+        split, level = split or self.split, level or self.level
         return {
             seed: record["splits"][split][level][figure]
             for seed, record in sorted(runs.items())
@@ -112,7 +135,7 @@ class Results:
         }
 
     def teacher_value(
-        self, label, level="coarse", figure="micro_auprc", split=None
+        self, label, level=None, figure="micro_auprc", split=None
     ):
         """The same figure of the teacher of a method; None without it.
 
@@ -121,7 +144,7 @@ class Results:
         label : str
             The method.
         level, figure : str
-            Which figure.
+            Which figure; of the tags that lead if left out.
         split : str, optional
             The reported one if left out.
         """
@@ -130,9 +153,10 @@ class Results:
         if record is None:
             return None
         levels = record["splits"].get(split or self.split, {})
+        level = level or self.level
         return levels[level][figure] if level in levels else None
 
-    def plain(self, label, student, level="coarse", figure="micro_auprc"):
+    def plain(self, label, student, level=None, figure="micro_auprc"):
         """The figure by seed of the plain student that a method is set off.
 
         Arguments
@@ -140,7 +164,7 @@ class Results:
         label, student : str
             The runs that are compared with it.
         level, figure : str
-            Which figure.
+            Which figure; of the tags that lead if left out.
         """
         return self.values(self.plain_label(label), student, level, figure)
 
@@ -287,7 +311,7 @@ def split_label(label):
 
 
 def reported_split(study, records):
-    """The split that is reported, which all rows have.
+    """The split that is reported, which all rows have (or the teachers).
 
     Arguments
     ---------
@@ -306,7 +330,13 @@ def reported_split(study, records):
     ValueError
         If a run lacks the split that is declared.
     """
-    rows = {n: r["splits"] for n, r in records.items() if r["stage"] == "row"}
+    by_stage = {
+        stage: {
+            n: r["splits"] for n, r in records.items() if r["stage"] == stage
+        }
+        for stage in ("row", "teacher")
+    }
+    rows = by_stage["row"] or by_stage["teacher"]
     wanted = study.declared["report_split"]
     if wanted == "auto":
         for split in ("test", "held_out"):

@@ -5,11 +5,13 @@ Authors
 """
 
 import json
+import math
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from study_queue import claim
+from study_results import headline
 
 
 class Search:
@@ -72,15 +74,20 @@ class Search:
             return
         records = self._records(term)[: self.drawn]
         for record in records:
+            setting = record["settings"][term]
+            failed = "failed" in record
             trials.add_trial(
                 create_trial(
-                    params=record["settings"][term],
+                    params={key: setting[key] for key in self.spaces[term]},
                     distributions=self.spaces[term],
-                    value=score(record),
+                    value=None if failed else score(record),
+                    state=TrialState.FAIL if failed else TrialState.COMPLETE,
                 )
             )
         if not records:
-            trials.enqueue_trial(self.study.terms[term]["start"])
+            start = self.study.terms[term]["start"]
+            drawn = {key: start[key] for key in self.spaces[term]}
+            trials.enqueue_trial(drawn)
 
     def next_runs(self):
         """The open trial of each term that is not finished.
@@ -114,7 +121,7 @@ class Search:
             if not changes:
                 return None
             best = max(records, key=score)["settings"][term]
-            return len(records), {**best, **changes[0]}
+            return records[-1]["trial"] + 1, {**best, **changes[0]}
         trials = self._open(term)
         known = trials.get_trials(deepcopy=False)
         open_ = [t for t in known if t.state == TrialState.RUNNING]
@@ -124,7 +131,8 @@ class Search:
                 n_startup_trials=5, seed=self.study.search["seed"] + taken
             )
             open_ = [trials.ask(self.spaces[term])]
-        return open_[0].number, open_[0].params
+        start = self.study.terms[term]["start"]
+        return open_[0].number, {**start, **open_[0].params}
 
     def tell(self, run, record):
         """Write a trial's score down.
@@ -141,7 +149,11 @@ class Search:
             return
         with claim(self.lock, wait=True):
             trials = self._open(run.facts["method"])
-            if trials.trials[number].state == TrialState.RUNNING:
+            if trials.trials[number].state != TrialState.RUNNING:
+                return
+            if "failed" in record:
+                trials.tell(number, state=TrialState.FAIL)
+            else:
                 trials.tell(number, score(record))
 
     def settings(self):
@@ -157,9 +169,9 @@ class Search:
 
 def score(record):
     """What a trial is judged by: never the clips that are reported."""
-    levels = record["splits"]["validate"]
-    level = "coarse" if "coarse" in levels else "fine"
-    return levels[level]["micro_auprc"]
+    if "failed" in record:
+        return -math.inf
+    return headline(record["splits"]["validate"])["micro_auprc"]
 
 
 def _distribution(values):
@@ -170,8 +182,48 @@ def _distribution(values):
     return CategoricalDistribution(values)
 
 
-def read_settings(path):
-    """The settings kept in a file; None without one."""
+def read_settings(study):
+    """What the search has found; None while it is not finished.
+
+    Arguments
+    ---------
+    study : Study
+        Knows the file.
+
+    Raises
+    ------
+    ValueError
+        If another search was declared when it was found.
+    """
+    path = study.settings_path
     if not path.is_file():
         return None
-    return json.loads(path.read_text(encoding="utf-8"))["settings"]
+    found = json.loads(path.read_text(encoding="utf-8"))
+    now = declared_search(study)
+    if found.get("declared", now) != now:
+        raise ValueError(
+            f"{path} was found by a search that was declared differently. "
+            "Choose another --records_folder and --output_folder, or delete "
+            "that file: then the trials that are missing are done."
+        )
+    return found["settings"]
+
+
+def declared_search(study):
+    """The declaration of a search, to tell it from another.
+
+    Arguments
+    ---------
+    study : Study
+        What is declared.
+
+    Returns
+    -------
+    dict
+    """
+    keys = ("start", "search", "refine")
+    terms = {
+        name: {key: term[key] for key in keys if key in term}
+        for name, term in study.terms.items()
+    }
+    return {**study.search, "terms": terms}

@@ -224,6 +224,29 @@ def test_gradients_are_measured_and_change_nothing(finished, scripts, tmp_path):
     assert (run / "model.ckpt").read_bytes() == same
 
 
+def test_another_data_folder_is_refused(finished, scripts, tmp_path):
+    """Figures of one data set are not passed off as those of another."""
+    folder, _ = finished
+    queue, plan = scripts("study_queue"), scripts("study_plan")
+    where = {"records_folder": str(tmp_path / "records")}
+    for name, text in (("a", "one"), ("b", "two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "annotations-dev.csv").write_text(text)
+    one, two = (
+        plan.Study(TINY, where | {"data_folder": str(tmp_path / name)})
+        for name in ("a", "b")
+    )
+    run = one.student_run("plain", "cnn_20k", 1, {})
+    made = folder / "study" / "runs" / run.name
+    record = queue.make_record(made, run) | {"data": one.data_digest()}
+    path = one.record_path(run)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record))
+    assert queue.is_done(one, run)
+    with pytest.raises(ValueError, match="other settings(.|\n)*data"):
+        queue.is_done(two, run)
+
+
 class Page(HTMLParser):
     """What a page refers to, and its text."""
 
@@ -312,7 +335,10 @@ def test_time_is_up(scripts, tmp_path, monkeypatch):
     work = scripts("study").Work(study, launcher, max_minutes=10.0)
     run = study.student_run("plain", "cnn_20k", 1, {})
     assert work.may_start(run)
-    work.minutes["cnn_20k"] += [9.0, 11.0, 12.0]
+    work._note_time(run.facts | {"minutes": 9.0, "threads": 1})
+    assert work.may_start(run)
+    for minutes in (11.0, 12.0):
+        work._note_time(run.facts | {"minutes": minutes, "threads": 1})
     assert not work.may_start(run)
 
 
@@ -320,7 +346,7 @@ def test_failures_are_named_and_end_the_study(scripts, tmp_path, monkeypatch):
     """A failing run costs one run; three of them end the study."""
     monkeypatch.chdir(tmp_path)
     text = TINY.read_text().replace("trials: 2", "trials: 0")
-    text = text.replace("    number_of_epochs: 2\n", "    number_of_epoch: 2\n")
+    text = text.replace("    batch_size: 8\n", "    batch_size: 999\n")
     text = text.replace("seeds: [1, 2]", "seeds: [1, 2, 3, 4, 5]")
     text = text.replace("methods: [plain, sp, iusp]", "methods: [plain]")
     text = re.sub(r"    - .*gradients: True}\n", "", text)
@@ -329,9 +355,201 @@ def test_failures_are_named_and_end_the_study(scripts, tmp_path, monkeypatch):
     process = start(tmp_path, "--workers=1", study=yaml)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "Override 'number_of_epoch' not found" in output
+    assert "batch_size=999 exceeds the 24 training clips" in output
     assert "Three runs have failed; nothing more is started." in output
     assert output.count("failed: exit status 1") == 3
+
+
+def test_ended_in_the_main_thread(scripts, tmp_path):
+    """A teacher's process ends with the command that started it."""
+    launcher = scripts("study_queue").Launcher(tmp_path)
+
+    def end(*_):
+        sys.exit(143)
+
+    previous = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        with pytest.raises(SystemExit):
+            launcher.call(["sh", "-c", "echo $$; exec sleep 60"], "teacher")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    pid = int((tmp_path / "logs" / "teacher.log").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+class Failing:
+    """Makes a launcher's runs fail where a name says so."""
+
+    def __init__(self, queue, monkeypatch, names):
+        self.asked = []
+
+        def train(launcher, study, run, worker, threads, held):
+            self.asked.append(run.name)
+            folder = launcher.folder / "running" / run.name
+            folder.mkdir(parents=True, exist_ok=True)
+            facts = {"minutes": 0.0, "threads": 1, "command": run.shown()}
+            path = folder / "study.json"
+            if path.is_file():
+                facts |= json.loads(path.read_text())
+            path.write_text(json.dumps(facts))
+            if any(name in run.name for name in names):
+                raise queue.RunFailedError(f"{run.name} cannot be trained")
+            scores = {"splits": made_up_splits(0.5)}
+            (folder / "scores.json").write_text(json.dumps(scores))
+            (folder / "train_log.txt").write_text("")
+            (folder / "model.ckpt").write_text("")
+            target = study.folder(run)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(target)
+
+        monkeypatch.setattr(queue.Launcher, "_train", train)
+        monkeypatch.setattr(
+            queue.Launcher, "call", lambda self, words, *_: None
+        )
+
+
+def test_a_trial_that_cannot_be_trained_counts(scripts, tmp_path, monkeypatch):
+    """Once is an accident; at the second time it is the setting."""
+    monkeypatch.chdir(tmp_path)
+    study = scripts("study_plan").Study(TINY)
+    script = scripts("study")
+    Failing(scripts("study_queue"), monkeypatch, ["search/sp/1"])
+    work = script.run_study(study, workers=1)
+    assert list(work.failures) == ["search/sp/1"]
+    assert script.read_settings(study) is None
+    work = script.run_study(study, workers=1)
+    assert not work.failures
+    path = tmp_path / "study" / "records" / "search" / "sp" / "1.json"
+    record = json.loads(path.read_text())
+    assert "cannot be trained" in record["failed"] and not record["splits"]
+    assert script.read_settings(study)["sp"]["weight"] == 10.0
+    results = scripts("study_results").Results(study)
+    _, rows = scripts("study_report").search_table(results)
+    assert [row[-1] for row in rows].count("failed") == 1
+    # Also where the search's file was lost.
+    (tmp_path / "study" / "search.db").unlink()
+    again = scripts("study_search").Search(study, work.launcher)
+    assert again.next_runs() == []
+
+
+def test_a_teacher_that_fails_leaves_the_others(scripts, tmp_path, monkeypatch):
+    """Its rows are left out; those after them are done."""
+    monkeypatch.chdir(tmp_path)
+    text = TINY.read_text().replace("trials: 2", "trials: 0")
+    text = text.replace(
+        "    first: {", "    other: {seed: 2, width: 4}\n    first: {"
+    )
+    text = text.replace(
+        "    other: {seed: 2, width: 4}\n    first:", "    first:"
+    ).replace("\ntaps:", "    other: {seed: 2, width: 4}\n\ntaps:", 1)
+    row = "    - {students: [cnn_20k], methods: [sp], seeds: [1], teacher: other}\n"
+    text = text.replace("rows:\n", "rows:\n" + row)
+    path = tmp_path / "two.yaml"
+    path.write_text(text)
+    study = scripts("study_plan").Study(path)
+    assert study.teachers == ["first", "other"]
+    Failing(scripts("study_queue"), monkeypatch, ["teacher/other"])
+    work = scripts("study").run_study(study, workers=1)
+    assert list(work.failures) == ["teacher/other"]
+    names = set(study.records())
+    assert "rows/sp@other/cnn_20k/1" not in names
+    assert {f"rows/{m}/cnn_20k/{s}" for m in METHODS for s in (1, 2)} < names
+
+
+def test_the_gpus_that_the_user_chose(scripts, monkeypatch):
+    """By their names, not by numbers from 0."""
+    study = scripts("study")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert study.visible_gpus() == ["5", "7"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert study.visible_gpus() == ["0", "1"]
+
+
+def test_an_absent_data_folder_is_refused_at_once(scripts, tmp_path):
+    """Unless it will be downloaded."""
+    plan, study = scripts("study_plan"), scripts("study")
+    absent = str(tmp_path / "no")
+    declared = plan.Study(TINY, {"data_folder": absent})
+    with pytest.raises(FileNotFoundError, match="no data folder .*no"):
+        study.run_study(declared, workers=1)
+    with pytest.raises(ValueError, match="at least 1, got -1"):
+        study.run_study(declared, workers=-1)
+    sonyc = plan.Study(RECIPE / "study_sonyc.yaml", {"data_folder": absent})
+    study.check_data_folder(sonyc)
+
+
+def test_the_error_of_a_log(scripts, tmp_path):
+    """From the last line that names one; the last line without one."""
+    last_error = scripts("study_queue").last_error
+    log = tmp_path / "a.log"
+    log.write_text(
+        "Epoch 1\nValueError: old\nEpoch 2\nOSError: new\n  more\n\n"
+    )
+    assert last_error(log) == "OSError: new\n  more"
+    log.write_text("Epoch 1\nKilled\n")
+    assert last_error(log) == "Killed"
+    log.write_text("")
+    assert last_error(log) == ""
+
+
+def test_losses_that_are_not_declared_are_off(scripts, tmp_path):
+    """The YAML's own weights are not left on."""
+    text = TINY.read_text()
+    start, end = text.index("    iusp:\n"), text.index("search: {trials")
+    text = text[:start] + text[end:]
+    text = re.sub(r"    iusp.*\n", "", text)
+    text = re.sub(r"    - .*gradients: True}\n", "", text)
+    text = text.replace("[plain, sp, iusp]", "[plain, sp]")
+    path = tmp_path / "sp.yaml"
+    path.write_text(text)
+    study = scripts("study_plan").Study(path)
+    run = study.rows(study.start_settings())[1]
+    options = dict(run.options)
+    del options["eval_precision"]  # the host's
+    with open(RECIPE / run.yaml) as stream:
+        hparams = load_hyperpyyaml(stream, options)
+    assert list(hparams["distillation"].terms) == ["sp"]
+    for options in study.cache_commands("first").values():
+        assert options["iusp_weight"] == 0.0 and options["sp_weight"] == 1.0
+
+
+def test_soft_targets_alone_are_stored(scripts, tmp_path):
+    """A study of KD needs no tap, but the teacher's logits."""
+    text = TINY.read_text()
+    start, end = text.index("    sp:\n"), text.index("search: {trials")
+    kd = "    kd:\n        start: {weight: 1.0}\n        search: {weight: [0.1, 10.0]}\n"
+    text = text[:start] + kd + text[end:]
+    text = text.replace("    sp: [sp]\n    iusp: [iusp]\n", "    kd: [kd]\n")
+    text = re.sub(r"    iusp_two.*\n", "", text)
+    text = re.sub(r"    - .*gradients: True}\n", "", text)
+    text = text.replace("[plain, sp, iusp]", "[plain, kd]")
+    path = tmp_path / "kd.yaml"
+    path.write_text(text)
+    study = scripts("study_plan").Study(path)
+    ((name, options),) = study.cache_commands("first").items()
+    assert name == "logits" and options["kd_weight"] == 1.0
+    assert options["sp_weight"] == options["iusp_weight"] == 0.0
+
+
+def test_the_start_holds_where_nothing_is_searched(scripts, tmp_path):
+    """A trial keeps what its start says of keys that are not searched."""
+    text = TINY.read_text()
+    text = text.replace(
+        "search: {weight: [3.0, 300.0], tap: [middle, last]}",
+        "search: {weight: [3.0, 300.0]}",
+    )
+    path = tmp_path / "less.yaml"
+    path.write_text(text)
+    where = {"output_folder": str(tmp_path / "out")}
+    study = scripts("study_plan").Study(path, where)
+    launcher = scripts("study_queue").Launcher(study.output_folder)
+    runs = scripts("study_search").Search(study, launcher).next_runs()
+    settings = [run.facts["settings"] for run in runs]
+    assert {"sp": {"weight": 10.0, "tap": "last"}} in settings
 
 
 def test_a_lock_lives_as_long_as_its_holders(scripts, tmp_path):
@@ -443,6 +661,16 @@ def test_the_whole_study(scripts):
         ("plain: []", "plain: [kd]", "term 'kd'"),
         ("seeds: [1, 2]", "seeds: [1, 2], teacher: third", "first"),
         ("report_split: auto\n", "", "lacks report_split"),
+        ("report_split: auto", "report_split: tset", "tset.*test"),
+        ("number_of_epochs: 2\n", "number_of_epoch: 2\n", "number_of_epochs"),
+        ("student: cnn_20k, seed", "student: cnn_20, seed", "cnn_20k"),
+        ("student: cnn_20k, seed: 0", "student: cnn_20k", "search lacks seed"),
+        ("schedule: constant}", "schedule: constnat}", "constant"),
+        ("tap: [middle, last]}", "tap: [middle, lsat]}", "lsat.*last"),
+        ("start: {weight: 10.0,", "start: {wieght: 10.0,", "weight"),
+        ("    plain: []\n", "", "plain"),
+        ("plain: []", "plain: [sp]", "0 methods without terms"),
+        ("    sp:\n", "    ps:\n", "term 'ps'.*sp"),
         ("gradients: True", "gradient: True", "'gradient'.*gradients"),
         ("seeds: [1, 2]", "seeds: [1, 2], variant: long", "longer"),
         ("refine: [{pooling: mean}]", "refine: []", "'sp': 0, 'iusp': 1"),
