@@ -655,7 +655,7 @@ def test_the_whole_study(scripts):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("search:\n    trials", "serach:\n    trials", "did you mean|Near"),
+        ("search:\n    trials", "searchh:\n    trials", "did you mean|Near"),
         ("students: [cnn_20k]", "students: [cnn_20]", "cnn_20k"),
         ("methods: [plain,", "methods: [plan,", "plain"),
         ("plain: []", "plain: [kd]", "term 'kd'"),
@@ -666,8 +666,8 @@ def test_the_whole_study(scripts):
         ("student: cnn_20k, seed", "student: cnn_20, seed", "cnn_20k"),
         ("student: cnn_20k, seed: 0", "student: cnn_20k", "search lacks seed"),
         ("schedule: constant}", "schedule: constnat}", "constant"),
-        ("tap: [middle, last]}", "tap: [middle, lsat]}", "lsat.*last"),
-        ("start: {weight: 10.0,", "start: {wieght: 10.0,", "weight"),
+        ("tap: [middle, last]}", "tap: [middle, lasst]}", "lasst.*last"),
+        ("start: {weight: 10.0,", "start: {weightt: 10.0,", "weight"),
         ("    plain: []\n", "", "plain"),
         ("plain: []", "plain: [sp]", "0 methods without terms"),
         ("    sp:\n", "    ps:\n", "term 'ps'.*sp"),
@@ -680,8 +680,8 @@ def test_mistakes_in_a_declaration(old, new, message, scripts, tmp_path):
     """Found before anything runs, with what was probably meant."""
     text = TINY.read_text()
     if old.startswith("search"):
-        old, new = "search: {trials", "serach: {trials"
-        message = "serach"
+        old, new = "search: {trials", "searchh: {trials"
+        message = "searchh"
     assert old in text
     path = tmp_path / "wrong.yaml"
     path.write_text(text.replace(old, new))
