@@ -4,7 +4,9 @@ Authors
  * The iusp_plugin authors 2026
 """
 
+import csv
 import json
+import re
 
 import pytest
 
@@ -148,3 +150,44 @@ def test_a_term_of_weight_zero_needs_no_teacher(runs, train):
     assert record["params"] == runs.scores(runs.made("student"))["params"]
     log = (runs.base / "no_terms" / "train_log.txt").read_text()
     assert "train label: " in log and "train kd: " not in log
+
+
+def test_half_of_the_validation_clips_is_held_out(runs, train):
+    """By file name; epochs are chosen on one half, both are scored."""
+    record = train("student", "halves", "--validate_on=even")
+    assert list(record["splits"]) == ["validate", "held_out"]
+    names = {}
+    for split in ("validate", "held_out"):
+        path = runs.base / "halves" / f"predictions-{split}.csv"
+        with path.open(newline="") as stream:
+            rows = csv.DictReader(stream)
+            names[split] = {row["audio_filename"] for row in rows}
+    whole = sorted(names["validate"] | names["held_out"])
+    assert names["validate"] == set(whole[0::2])
+    assert names["held_out"] == set(whole[1::2])
+    log = (runs.base / "halves" / "train_log.txt").read_text()
+    best = max(float(x) for x in re.findall(r"micro_auprc: ([\d.e+-]+)", log))
+    found = record["splits"]["validate"]["coarse"]["micro_auprc"]
+    assert found == pytest.approx(best, abs=1e-4)
+
+
+def test_unknown_half(runs, train):
+    """One clear error."""
+    with pytest.raises(ValueError, match="all or even, got 'odd'"):
+        train("student", "odd", "--validate_on=odd")
+
+
+def test_a_schedule_ends_a_term(runs, train):
+    """In the second half the term is computed and weighs nothing."""
+    runs.made("teacher")
+    train("iusp", "ends", "--iusp_schedule=first_half")
+    log = (runs.base / "ends" / "train_log.txt").read_text()
+    lines = [line for line in log.splitlines() if line.startswith("epoch")]
+    for i, line in enumerate(lines):
+        found = dict(re.findall(r"train (\w+): ([\d.e+-]+)", line))
+        loss, label, iusp = (
+            float(found[name]) for name in ("loss", "label", "iusp")
+        )
+        weight = 100.0 if i < len(lines) / 2 else 0.0
+        assert iusp > 0
+        assert loss == pytest.approx(label + weight * iusp, rel=1e-3)

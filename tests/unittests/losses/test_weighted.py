@@ -280,3 +280,42 @@ def test_a_record_that_was_not_kept():
         KeyError, match="'iusp' compares the teacher's 'block4'"
     ):
         losses(student, {"logits": student["logits"], "block4.mean": None})
+
+
+@pytest.mark.parametrize(
+    "schedule, shares",
+    [
+        ("constant", (1.0, 1.0, 1.0, 1.0)),
+        ("decay", (1.0, 0.75, 0.5, 0.0)),
+        ("first_half", (1.0, 1.0, 0.0, 0.0)),
+    ],
+)
+def test_schedules(schedule, shares):
+    """The weight at the start, a quarter, the half, the end."""
+    term = DistillationTerm(SoftTargetLoss(), 8.0, schedule=schedule)
+    found = [term.weight_at(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+    assert found == [8.0 * share for share in shares]
+
+
+def test_schedule_of_the_sum():
+    """Each term follows its own schedule; the values are left alone."""
+    losses = two_terms()
+    losses.terms["iusp"].schedule = "decay"
+    values = losses(outputs(0), outputs(1))
+    assert losses.weights_at(0.75) == {"kd": 0.5, "iusp": 25.0}
+    expected = 0.5 * values["kd"] + 25.0 * values["iusp"]
+    assert losses.weighted_sum(values, 0.75) == expected
+    assert losses.weighted_sum(values) != expected
+    assert WeightedLosses().weights_at(0.3) == {}
+
+
+@pytest.mark.parametrize("progress", [-0.1, 1.01])
+def test_progress_out_of_range(progress):
+    term = DistillationTerm(SoftTargetLoss(), 1.0)
+    with pytest.raises(ValueError, match=r"progress=.*>= 0.0 and <= 1.0"):
+        term.weight_at(progress)
+
+
+def test_unknown_schedule():
+    with pytest.raises(ValueError, match="schedule.*first_half"):
+        DistillationTerm(SoftTargetLoss(), 1.0, schedule="fist_half")
