@@ -20,7 +20,7 @@ import shutil
 from pathlib import Path
 
 from study_plan import Study
-from study_report import readme_tables
+from study_tables import readme_tables
 
 HERE = Path(__file__).resolve().parent
 SCORES = HERE / "scores"

@@ -427,7 +427,7 @@ def test_a_trial_that_cannot_be_trained_counts(scripts, tmp_path, monkeypatch):
     assert "cannot be trained" in record["failed"] and not record["splits"]
     assert script.read_settings(study)["sp"]["weight"] == 10.0
     results = scripts("study_results").Results(study)
-    _, rows = scripts("study_report").search_table(results)
+    _, rows = scripts("study_tables").search_table(results)
     assert [row[-1] for row in rows].count("failed") == 1
     # Also where the search's file was lost.
     (tmp_path / "study" / "search.db").unlink()

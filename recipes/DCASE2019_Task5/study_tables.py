@@ -1,0 +1,344 @@
+"""The tables of a study: for its page, and in Markdown.
+
+Authors
+ * The iusp_plugin authors 2026
+"""
+
+import json
+import math
+
+from study_results import FIGURES, LEVELS, Results, headline
+from study_search import score
+
+
+def number(value, signed=False):
+    """A figure with three decimals; a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:+.3f}" if signed else f"{value:.3f}"
+
+
+def interval(estimate, signed=False):
+    """An estimate as mean and interval; the mean alone for one seed.
+
+    Arguments
+    ---------
+    estimate : Estimate or None
+        What to write.
+    signed : bool
+        Write plus signs.
+
+    Returns
+    -------
+    dict
+        Text, and "up" or "down" where a signed interval excludes zero.
+    """
+    if estimate is None:
+        return {"text": "-", "kind": ""}
+    text = number(estimate.mean, signed)
+    if estimate.n > 1:
+        ends = [number(x, signed) for x in (estimate.low, estimate.high)]
+        text += f" [{', '.join(ends)}]"
+    kinds = {1: "up", -1: "down", 0: ""}
+    return {"text": text, "kind": kinds[estimate.sign] if signed else ""}
+
+
+def spread(estimate):
+    """An estimate as mean and standard deviation over seeds."""
+    if estimate is None:
+        return "-"
+    if estimate.n == 1:
+        return number(estimate.mean)
+    return f"{estimate.mean:.3f} ± {estimate.sd:.3f}"
+
+
+def percent(estimate):
+    """A share as per cent, with its interval."""
+    if estimate is None:
+        return "-"
+    text = f"{100 * estimate.mean:.0f} %"
+    if estimate.n > 1:
+        ends = (100 * estimate.low, 100 * estimate.high)
+        text += " [{:.0f}, {:.0f}]".format(*ends)
+    return text
+
+
+def main_table(results):
+    """Head and rows: every method and student with all its figures.
+
+    Arguments
+    ---------
+    results : Results
+        What was found.
+
+    Returns
+    -------
+    tuple
+        Column names, and rows of cells.
+    """
+    levels = [n for n in LEVELS if n == results.level or n == "fine"]
+    head = ["network", "method", "seeds", f"{levels[0]} micro-AUPRC"]
+    head += ["95 % interval", "gain over plain", "gap closed"]
+    head += ["macro-AUPRC", "micro-F1"]
+    if len(levels) > 1:
+        head += ["fine micro-AUPRC", "macro-AUPRC", "micro-F1"]
+    rows = []
+    for label, record in results.teachers.items():
+        found = record["splits"].get(results.split, {})
+        cells = [
+            number(found.get(level, {}).get(figure))
+            for level in levels
+            for figure in FIGURES
+        ]
+        name = f"cnn_teacher ({label})"
+        rows.append([name, "labels", "1", cells[0], "-", "-", "-", *cells[1:]])
+    previous = None
+    for row in results.rows():
+        figures = row["figures"]
+        first = figures[results.level, "micro_auprc"]
+        others = [
+            spread(figures[level, figure])
+            for level in levels
+            for figure in FIGURES
+        ]
+        ends = "-"
+        if first.n > 1:
+            ends = f"{first.low:.3f} to {first.high:.3f}"
+        rows.append(
+            [
+                row["student"] if row["student"] != previous else "",
+                row["method"],
+                str(len(row["seeds"])),
+                others[0],
+                ends,
+                interval(row["gain"], signed=True),
+                percent(row["closed"]),
+                *others[1:],
+            ]
+        )
+        previous = row["student"]
+    return head, rows
+
+
+def claim_table(results):
+    """Head and rows: the paper's claim, student by student.
+
+    Arguments
+    ---------
+    results : Results
+        What was found.
+
+    Returns
+    -------
+    tuple
+        Column names, and rows of cells.
+    """
+    head = ["network", "setting", "seeds", "SP - plain", "IUSP - plain"]
+    head += ["IUSP - SP", "d", "ratio of gains", "d > 0"]
+    verdicts = {1: "yes", -1: "no, below zero", 0: "not decided"}
+    rows = []
+    for claim in results.claims():
+        ratio = claim["ratio"]
+        d = claim["d"]
+        rows.append(
+            [
+                claim["student"],
+                claim["setting"],
+                str(d.n),
+                *(
+                    interval(claim[key], signed=True)
+                    for key in ("sp", "iusp", "iusp_sp", "d")
+                ),
+                f"{ratio:.2f}" if ratio == ratio else "SP gains nothing",
+                verdicts[d.sign],
+            ]
+        )
+    return head, rows
+
+
+def closest_table(results):
+    """Head and rows: each student's best method beside its teacher.
+
+    Arguments
+    ---------
+    results : Results
+        What was found.
+
+    Returns
+    -------
+    tuple
+        Column names, and rows of cells.
+    """
+    head = ["network", "method", "seeds", "micro-AUPRC", "teacher"]
+    head += ["below the teacher", "gap closed"]
+    rows = [
+        [
+            row["student"],
+            row["method"],
+            str(len(row["seeds"])),
+            spread(row["value"]),
+            number(row["teacher"]),
+            interval(row["below"])["text"],
+            percent(row["closed"]),
+        ]
+        for row in results.closest()
+    ]
+    return head, rows
+
+
+def cost_table(costs):
+    """Head and rows: what each network costs.
+
+    Arguments
+    ---------
+    costs : dict
+        What ``measure_costs`` returned.
+
+    Returns
+    -------
+    tuple
+        Column names, and rows of cells.
+    """
+    head = ["network", "parameters", "MACs, 10 s", "peak activations"]
+    head += ["CPU latency, 10 s"]
+    rows = [
+        [
+            name,
+            f"{cost['params']:,}",
+            f"{cost['macs'] / 1e6:,.1f} M",
+            f"{cost['peak_activation_bytes'] / 1e6:.2f} MB",
+            f"{cost['latency_ms']:.1f} ms",
+        ]
+        for name, cost in costs["networks"].items()
+    ]
+    return head, rows
+
+
+def search_table(results):
+    """Head and rows: every trial of the search.
+
+    Arguments
+    ---------
+    results : Results
+        What was found.
+
+    Returns
+    -------
+    tuple
+        Column names, and rows of cells.
+    """
+    rows = []
+    for term in results.study.terms:
+        for record in results.trials[term]:
+            setting = record["settings"][term]
+            value = score(record)
+            rest = {k: v for k, v in setting.items() if k != "weight"}
+            rows.append(
+                [
+                    "" if record["trial"] else term,
+                    str(record["trial"]),
+                    f"{setting['weight']:.4g}",
+                    ", ".join(
+                        f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+                        for k, v in rest.items()
+                    ),
+                    number(value) if math.isfinite(value) else "failed",
+                ]
+            )
+    head = ["term", "trial", "weight", "other", f"micro-AUPRC, {results.tuned}"]
+    return head, rows
+
+
+def runs_table(results):
+    """Head and rows: every run.
+
+    Arguments
+    ---------
+    results : Results
+        What was found.
+
+    Returns
+    -------
+    tuple
+        Column names, and rows of cells.
+    """
+    head = ["network", "method", "seed", results.tuned, results.split]
+    head += ["minutes", "command"]
+    rows = []
+    for student in results.students:
+        for label in results.labels:
+            runs = results.runs.get((label, student), {})
+            for seed, record in sorted(runs.items()):
+                splits = record["splits"]
+                scores = [
+                    number(headline(splits[name])["micro_auprc"])
+                    for name in ("validate", results.split)
+                ]
+                rows.append(
+                    [
+                        student,
+                        label,
+                        str(seed),
+                        *scores,
+                        f"{record['minutes']:.1f}",
+                        record["command"],
+                    ]
+                )
+    return head, rows
+
+
+def markdown(head, rows):
+    """A table in Markdown.
+
+    Arguments
+    ---------
+    head : list of str
+        Column names.
+    rows : list of list
+        Cells: text, or a dict with text.
+
+    Returns
+    -------
+    str
+    """
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        lines.append(
+            [cell["text"] if isinstance(cell, dict) else cell for cell in row]
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def readme_tables(study):
+    """The tables that stand in a README, from the records alone.
+
+    Arguments
+    ---------
+    study : Study
+        Knows where the records are.
+
+    Returns
+    -------
+    dict of str to str
+        "claim", "closest", "rows", "search" and, where they are measured,
+        "costs".
+    """
+    results = Results(study)
+    tables = {
+        "claim": markdown(*claim_table(results)),
+        "closest": markdown(*closest_table(results)),
+        "rows": markdown(*main_table(results)),
+        "search": markdown(*search_table(results)),
+    }
+    costs = read_costs(study)
+    if costs:
+        tables["costs"] = markdown(*cost_table(costs))
+    return tables
+
+
+def read_costs(study):
+    """The costs kept beside the records; None before they are measured."""
+    path = study.records_folder / "costs.json"
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))
