@@ -12,8 +12,35 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from iusp_plugin.checks import LAYOUTS, check_choice, near_names
 
-# Stands for the tap that a network calls its default one.
-DEFAULT = "default"
+# Stand for the taps that a network calls its default and its early one.
+DEFAULT, EARLY = "default", "early"
+
+
+def own_tap(model: nn.Module, tap: str) -> str:
+    """A network's own name of a tap.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        The network; one of this package knows "default" and "early".
+    tap : str
+        Any name.
+
+    Returns
+    -------
+    str
+        ``tap`` itself unless the network has another name for it.
+
+    Example
+    -------
+    >>> from iusp_plugin.models import get_model
+    >>> model = get_model("cnn_20k")
+    >>> own_tap(model, "default"), own_tap(model, "block1")
+    ('block4', 'block1')
+    """
+    if tap not in (DEFAULT, EARLY):
+        return tap
+    return str(getattr(model, f"{tap}_tap", tap))
 
 
 class FeatureTaps(nn.Module):
@@ -30,8 +57,8 @@ class FeatureTaps(nn.Module):
     model : torch.nn.Module
         The network. Its state_dict appears under ``model.``.
     taps : sequence of str, or mapping of str to str
-        Names from ``model.taps``, or "default" for the one that the network
-        names so; or, for any other network, module paths with
+        Names from ``model.taps``, or "default" or "early" for those that the
+        network names so; or, for any other network, module paths with
         the layout of what they return, "time_first" or "channel_first".
 
     Raises
@@ -81,15 +108,14 @@ class FeatureTaps(nn.Module):
         else:
             declared = dict(getattr(self.model, "taps", {}))
             known = list(declared)
-            if tap == DEFAULT and declared:
-                declared[DEFAULT] = declared[self.model.default_tap]
-            if tap not in declared:
+            own = own_tap(self.model, tap)
+            if own not in declared:
                 name = type(self.model).__name__
                 raise ValueError(
                     f"tap={tap!r} is not a tap of {name}. "
                     f"{near_names(tap, known)}"
                 )
-            path, layout = declared[tap].name, declared[tap].layout
+            path, layout = declared[own].name, declared[own].layout
         modules = dict(self.model.named_modules())
         if path not in modules:
             raise ValueError(

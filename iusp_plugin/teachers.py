@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from iusp_plugin.checks import check_choice
 from iusp_plugin.features import LogMel
 from iusp_plugin.losses.weighted import LOGITS
-from iusp_plugin.taps import DEFAULT, FeatureTaps
+from iusp_plugin.taps import FeatureTaps, own_tap
 from iusp_plugin.weights import load_tagger
 
 
@@ -105,7 +105,7 @@ class FrozenTeacher(nn.Module):
         Arguments
         ---------
         tap : str
-            From the network's ``taps``, or "default".
+            From the network's ``taps``, "default" or "early".
 
         Returns
         -------
@@ -113,7 +113,7 @@ class FrozenTeacher(nn.Module):
             Name and time stride.
         """
         model: Any = self.tagger.model
-        name = model.default_tap if tap == DEFAULT else tap
+        name = own_tap(model, tap)
         check_choice("teacher_tap", name, model.taps)
         return name, model.taps[name].time_stride
 

@@ -2,7 +2,7 @@
 
 Every model maps feats (batch, time, n_mels) and optional relative lengths to
 logits (batch, n_classes), and states in ``taps`` which of its maps may be
-distilled. ``default_tap`` names one of them.
+distilled. ``default_tap`` names one of them, ``early_tap`` one nearer the input.
 
 Authors
  * The iusp_plugin authors 2026

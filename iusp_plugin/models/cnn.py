@@ -57,6 +57,7 @@ class CNN(torch.nn.Module):
     """
 
     default_tap = "block4"
+    early_tap = "block2"
 
     def __init__(
         self,

@@ -86,6 +86,7 @@ class CNNLSTM(torch.nn.Module):
     """
 
     default_tap = "lstm"
+    early_tap = "conv"
 
     def __init__(
         self,

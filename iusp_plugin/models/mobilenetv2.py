@@ -141,6 +141,7 @@ class MobileNetV2(torch.nn.Module):
     """
 
     default_tap = "stage3"
+    early_tap = "stage1"
 
     def __init__(
         self,

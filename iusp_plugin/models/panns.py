@@ -155,6 +155,7 @@ class PANNsCNN(torch.nn.Module):
             self._add_block(i, width, norm)
         # Eight input frames a frame where there are that many blocks.
         self.default_tap = f"conv_block{min(n_blocks, 4)}"
+        self.early_tap = f"conv_block{min(n_blocks, 2)}"
         embedding = width * 2 ** (n_blocks - 1)
         self.fc1 = torch.nn.Linear(embedding, embedding)
         self.fc_audioset = torch.nn.Linear(embedding, n_classes)

@@ -294,7 +294,8 @@ class Study:
         options = self._options(self.declared["student_options"])
         for tap in sorted(taps):
             for pooling in sorted(poolings):
-                name, chosen = tap, {"teacher_tap": tap}
+                name = tap
+                chosen = {"sp_teacher_tap": tap, "iusp_teacher_tap": tap}
                 if pooling != "none":
                     name = f"{tap}-{pooling}"
                     chosen["sp_pooling"] = pooling

@@ -215,8 +215,6 @@ def test_plain_student_lacks_the_teacher_alone():
         "teacher_folder",
         "teacher_checkpoint",
         "temperature",
-        "student_tap",
-        "teacher_tap",
         "use_teacher_cache",
         "teacher_cache",
         "teacher_precision",

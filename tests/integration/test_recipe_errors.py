@@ -56,7 +56,7 @@ def test_unknown_tap(runs, train):
     """Near names are offered."""
     runs.made("teacher")
     with pytest.raises(ValueError, match="Did you mean 'block4'"):
-        train("iusp", "no_tap", "--student_tap=blok4")
+        train("iusp", "no_tap", "--iusp_student_tap=blok4")
 
 
 def test_unknown_student(train):

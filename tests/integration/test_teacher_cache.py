@@ -201,7 +201,7 @@ def test_two_processes_share_the_work(runs, cached, tmp_path):
     assert result.returncode == 0, result.stderr
     from iusp_plugin.dataio.shards import ShardStore
 
-    for name in ("logits", "conv_block4.cosine", "conv_block4.mean"):
+    for name in ("logits", "conv_block4.cosine", "conv_block2.mean"):
         one, two = ShardStore(cached / name), ShardStore(tmp_path / "c" / name)
         assert list(one) == list(two)
         for clip in one:
@@ -224,7 +224,7 @@ def test_no_cache(runs, train):
     [
         (("--teacher_precision=bf16",), r"precision: 'fp32' there, 'bf16' now"),
         (("--clip_duration_s=5.0",), r"clip_duration_s: 10.0 there, 5.0 now"),
-        (("--teacher_tap=conv_block3",), r"No teacher cache at .*block3"),
+        (("--iusp_teacher_tap=conv_block3",), r"No teacher cache at .*block3"),
         (("--mix_probability=0.5",), r"mix_probability=0.5 changes what"),
         (("--colour_db=3.0",), r"colour_db=3 changes what"),
         (("--shift_multiple=4",), r"shift_multiple=4 is not a multiple of 8"),

@@ -90,13 +90,14 @@ def test_without_taps_only_the_output_is_returned(feats):
 @pytest.mark.parametrize("name", ["cnn_20k", "cnn_lstm_small"])
 def test_declared_taps_come_time_first(name):
     model = get_model(name).eval()
-    tapped = FeatureTaps(model, ["default", *model.taps])
+    tapped = FeatureTaps(model, ["default", "early", *model.taps])
     _, found = tapped(torch.randn(2, 32, 64), torch.tensor([1.0, 0.5]))
-    assert set(found) == {"default", *model.taps}
+    assert set(found) == {"default", "early", *model.taps}
     for key, tap in model.taps.items():
         assert found[key].shape[:2] == (2, 32 // tap.time_stride)
         assert found[key].shape[-1] == tap.channels
     assert torch.equal(found["default"], found[model.default_tap])
+    assert torch.equal(found["early"], found[model.early_tap])
 
 
 def test_a_tap_named_twice_is_one_tap(feats):

@@ -80,6 +80,12 @@ def test_logits_shape_for_every_norm(name, norm):
 def test_taps_are_what_they_declare(name):
     model = meta_model(name)
     assert model.default_tap in model.taps
+    assert model.early_tap in model.taps
+    early, default = (
+        model.taps[name] for name in (model.early_tap, model.default_tap)
+    )
+    assert early.time_stride <= default.time_stride
+    assert early != default
     seen = {}
     for key, tap in model.taps.items():
         module = model.get_submodule(tap.name)
