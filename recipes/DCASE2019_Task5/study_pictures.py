@@ -5,6 +5,7 @@ Authors
 """
 
 from collections import defaultdict
+from itertools import cycle
 
 import numpy as np
 from iusp_plugin.dataio.taxonomy import COARSE_TAGS
@@ -251,29 +252,30 @@ class Pictures:
             figsize=(3.2 * len(trials) + 1.6, 3.8), layout="constrained"
         )
         axes = figure.subplots(1, len(trials), sharey=True, squeeze=False)[0]
-        kinds = {}
         for axis, (term, found) in zip(axes, trials.items(), strict=True):
+            kinds = defaultdict(list)
             for record in found:
-                if "failed" in record:
-                    continue
                 setting = record["settings"][term]
-                kind = ", ".join(
+                kind = [
                     str(setting[key])
                     for key in ("tap", "schedule", "similarity", "pooling")
-                    if key in setting
-                )
-                marker = kinds.setdefault(kind, _MARKERS[len(kinds) % 8])
+                    if setting.get(key, "constant") != "constant"
+                ]
+                if "failed" not in record:
+                    place = (setting["weight"], score(record))
+                    kinds[", ".join(kind) or "constant"].append(place)
+            for marker, (kind, places) in zip(
+                cycle(_MARKERS), sorted(kinds.items()), strict=False
+            ):
                 axis.plot(
-                    setting["weight"],
-                    score(record),
+                    *zip(*places, strict=True),
                     marker,
                     color=self.style.get(term, _OTHER)["color"],
+                    label=kind,
                 )
             axis.set(title=term, xscale="log", xlabel="weight")
-        for kind, marker in kinds.items():
-            axes[0].plot([], [], marker, color="#444444", label=kind)
+            axis.legend(fontsize=7, loc="lower left")
         axes[0].set_ylabel(f"micro-AUPRC ({results.tuned})")
-        _legend(figure, axes[0])
         return figure
 
 
