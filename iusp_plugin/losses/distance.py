@@ -20,6 +20,7 @@ from iusp_plugin.losses.kernels import KERNELS, Distance
 from iusp_plugin.losses.target import Factors, Rows
 from iusp_plugin.losses.teacher_similarity import (
     FACTORED,
+    CosineSimilarity,
     Frames,
     Teacher,
     each,
@@ -133,6 +134,32 @@ class Comparison:
         student, teacher = self._prepared(student)
         target = teacher.rows(self.similarity, self.eps)
         return gram_row_distances(student, target, self.similarity, self.eps)
+
+    def weighted_by_energy(self, student: Tensor) -> Tensor:
+        """Squared distance of each clip, its rows weighted, by autograd.
+
+        Each row counts as much as the teacher's frame is strong beside the
+        mean of the clip's frames; equally where all are silent.
+
+        Arguments
+        ---------
+        student : torch.Tensor
+            (batch, t, D) in the compute dtype.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch,).
+        """
+        rows = self.row_distances(student)
+        _, teacher = _masked(student, self.teacher, self.frames)
+        teacher = _cast(teacher, student.dtype)
+        assert isinstance(teacher, Frames | CosineSimilarity)
+        norms = teacher.frame_norms()
+        n = norms.shape[1] if self.frames is None else self.frames.unsqueeze(1)
+        mean = norms.sum(dim=1, keepdim=True) / n
+        weights = torch.where(mean > 0, norms / mean, torch.ones_like(norms))
+        return (rows * weights).sum(dim=1)
 
     def _prepared(self, student: Tensor) -> tuple[Tensor, Teacher]:
         """Both sides as autograd's ways want them, zero in padding."""

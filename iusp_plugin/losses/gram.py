@@ -16,6 +16,7 @@ from iusp_plugin.lengths import frame_mask
 SIMILARITIES = ("row_l2", "cosine")
 REDUCTIONS = ("mean", "batch", "batchmean", "sum")
 FORMS = ("auto", "gram", "covariance")
+FRAME_WEIGHTS = ("equal", "energy")
 # What a clip is to SP: all its frames, or their mean.
 POOLINGS = ("none", "mean")
 

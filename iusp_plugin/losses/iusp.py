@@ -19,6 +19,7 @@ from iusp_plugin.losses.distance import Comparison, weighted_distance
 from iusp_plugin.losses.gram import (
     EPS,
     FORMS,
+    FRAME_WEIGHTS,
     REDUCTIONS,
     SIMILARITIES,
     autocast_off,
@@ -84,6 +85,20 @@ def _form(form: str, student: Tensor, teacher: Teacher, similarity: str) -> str:
     return form
 
 
+def _check_energies(teacher: Teacher, form: str) -> None:
+    """Raise if the strength of the teacher's frames is not known."""
+    if not isinstance(teacher, Frames | CosineSimilarity):
+        raise ValueError(
+            "frame_weights='energy' needs the norms of the teacher's frames; "
+            "give teacher_feats or a CosineSimilarity in place of "
+            f"{type(teacher).__name__}."
+        )
+    if form == "covariance":
+        raise ValueError(
+            "frame_weights='energy' has no covariance form; leave form='auto'."
+        )
+
+
 def _clip_weights(
     student: Tensor, frames: Tensor | None, reduction: str, scaled: bool
 ) -> Tensor | float:
@@ -104,6 +119,7 @@ def iusp_loss(
     *,
     similarity: str = "row_l2",
     scaled: bool = False,
+    frame_weights: str = "equal",
     alignment: str = "error",
     layout: str = "time_first",
     teacher_similarity: Tensor
@@ -155,6 +171,12 @@ def iusp_loss(
         "row_l2" (paper) or "cosine".
     scaled : bool
         Multiply each clip's loss by its t.
+    frame_weights : str
+        "equal" (paper), or "energy", ours: row i of G counts by the factor
+        ||q_i|| / mean over the clip's frames of ||q||, q the teacher's, so
+        that its silence counts little. By autograd, in the Gram form, for
+        ``teacher_feats`` or a ``CosineSimilarity``; the bounds above do not
+        hold for it.
     alignment : str
         What to do if student and teacher differ in frames: "error"; "pool",
         average the longer one; "interpolate", interpolate the shorter one;
@@ -208,6 +230,7 @@ def iusp_loss(
     check_choice("alignment", alignment, ALIGNMENTS)
     check_choice("layout", layout, LAYOUTS)
     check_choice("form", form, FORMS)
+    check_choice("frame_weights", frame_weights, FRAME_WEIGHTS)
     check_eps(eps)
     if (teacher_feats is None) == (teacher_similarity is None):
         raise ValueError(
@@ -225,13 +248,20 @@ def iusp_loss(
             student, teacher = _from_similarity(
                 student_feats, teacher_similarity, lengths, alignment, layout
             )
+        if frame_weights == "energy":
+            _check_energies(teacher, form)
+            form = "gram"
         form = _form(form, student, teacher, similarity)
         t = student.shape[1]
         frames = None if lengths is None else num_frames(lengths, t)
         comparison = Comparison(teacher, frames, similarity, form, eps)
         weights = _clip_weights(student, frames, reduction, scaled)
         total = reduction != "batch"
-        loss = weighted_distance(student, comparison, weights, total)
+        if frame_weights == "energy":
+            loss = comparison.weighted_by_energy(student) * weights
+            loss = loss.sum() if total else loss
+        else:
+            loss = weighted_distance(student, comparison, weights, total)
     if check_finite:
         check_loss_finite(
             loss,
@@ -253,6 +283,8 @@ class IUSPLoss(LossModule):
         "row_l2" (paper) or "cosine".
     scaled : bool
         Multiply each clip's loss by its number of frames.
+    frame_weights : str
+        "equal" (paper) or "energy" (ours).
     alignment : str
         "error", "pool" or "interpolate".
     layout : str
@@ -281,6 +313,7 @@ class IUSPLoss(LossModule):
         self,
         similarity: str = "row_l2",
         scaled: bool = False,
+        frame_weights: str = "equal",
         alignment: str = "error",
         layout: str = "time_first",
         reduction: str = "mean",
@@ -292,6 +325,7 @@ class IUSPLoss(LossModule):
             iusp_loss,
             similarity=similarity,
             scaled=scaled,
+            frame_weights=frame_weights,
             alignment=alignment,
             layout=layout,
             reduction=reduction,

@@ -12,6 +12,7 @@ from iusp_plugin.checks import LAYOUTS, check_choice, check_range
 from iusp_plugin.losses.alignment import ALIGNMENTS
 from iusp_plugin.losses.gram import (
     FORMS,
+    FRAME_WEIGHTS,
     POOLINGS,
     REDUCTIONS,
     SIMILARITIES,
@@ -24,6 +25,7 @@ _CHOICES = {
     "layout": LAYOUTS,
     "reduction": REDUCTIONS,
     "form": FORMS,
+    "frame_weights": FRAME_WEIGHTS,
     "pooling": POOLINGS,
 }
 

@@ -87,6 +87,10 @@ class Frames(NamedTuple):
         norms = row_squares(frames, frames).clamp_min_(0.0).sqrt_()
         return Factors(frames, frames, norms)
 
+    def frame_norms(self) -> Tensor:
+        """Norm of each frame, (batch, t), up to a factor of each clip."""
+        return torch.linalg.vector_norm(unit_peak(self.frames), dim=2)
+
     def _unit(self, eps: float) -> tuple[Tensor, Tensor]:
         """Frames of unit norm, and their norms."""
         norms = torch.linalg.vector_norm(self.frames, dim=2)
@@ -167,11 +171,15 @@ class CosineSimilarity(NamedTuple):
         cosine = _hide_pairs(self.cosine, mask)
         return CosineSimilarity(cosine, self.norms.masked_fill(~mask, 0.0))
 
-    def rows(self, similarity: str, eps: float) -> Rows:
-        """The t x t form."""
-        norms = self.norms / self.norms.amax(dim=1, keepdim=True).clamp_min(
+    def frame_norms(self) -> Tensor:
+        """Norm of each frame, (batch, t), up to a factor of each clip."""
+        return self.norms / self.norms.amax(dim=1, keepdim=True).clamp_min(
             torch.finfo(self.norms.dtype).tiny
         )
+
+    def rows(self, similarity: str, eps: float) -> Rows:
+        """The t x t form."""
+        norms = self.frame_norms()
         if similarity == "cosine":
             live = (inverse_norms(norms, eps)[0] != 0).to(norms.dtype)
             matrix = self.cosine * live.unsqueeze(2) * live.unsqueeze(1)

@@ -226,6 +226,7 @@ def test_plain_student_lacks_the_teacher_alone():
         "iusp_student_tap",
         "iusp_teacher_tap",
         "iusp_similarity",
+        "iusp_frame_weights",
         "sp_pooling",
         "sp_gather",
     }

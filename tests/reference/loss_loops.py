@@ -76,6 +76,7 @@ def iusp_loops(
     similarity="row_l2",
     scaled=False,
     eps=EPS,
+    frame_weights="equal",
 ):
     """One loss a clip; the longer side is averaged down to the shorter."""
     losses = []
@@ -83,14 +84,23 @@ def iusp_loops(
     for clip in range(len(student)):
         length = 1.0 if lengths is None else lengths[clip]
         t = count_frames(length, common)
-        matrices = []
+        matrices, norms = [], []
         for feats in (student, teacher):
             total = len(feats[clip])
             rows = feats[clip][: count_frames(length, total)]
             if total != common:
                 rows = pool_loop(rows, t)
             matrices.append(similarity_loop(rows, similarity, eps))
-        loss = squared_distance(*matrices) / t**2
+            norms = [math.sqrt(dot(row, row)) for row in rows]
+        # The last ones are the teacher's.
+        mean = sum(norms) / t
+        loss = 0.0
+        for i, norm in enumerate(norms):
+            rows = ([matrix[i]] for matrix in matrices)
+            weight = norm / mean if mean > 0 else 1.0
+            equal = frame_weights == "equal"
+            loss += squared_distance(*rows) * (1.0 if equal else weight)
+        loss /= t**2
         losses.append(loss * t if scaled else loss)
     return losses
 

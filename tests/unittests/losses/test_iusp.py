@@ -13,7 +13,12 @@ from hypothesis import (
     strategies as st,
 )
 
-from iusp_plugin.losses import IUSPLoss, iusp_loss, similarity_matrix
+from iusp_plugin.losses import (
+    IUSPLoss,
+    cosine_similarity,
+    iusp_loss,
+    similarity_matrix,
+)
 from tests.reference.loss_loops import iusp_loops
 
 SIMILARITIES = ("row_l2", "cosine")
@@ -41,15 +46,19 @@ def gradient(student, *args, **options):
     lengths=st.none() | st.tuples(*[st.floats(1 / 128, 1, width=32)] * 2),
     similarity=st.sampled_from(SIMILARITIES),
     scaled=st.booleans(),
+    frame_weights=st.sampled_from(("equal", "energy")),
     same=st.booleans(),
 )
-def test_equals_loops(seed, frames, lengths, similarity, scaled, same):
+def test_equals_loops(
+    seed, frames, lengths, similarity, scaled, frame_weights, same
+):
     if same:
         frames = (frames[0], frames[0])
     student = draw(seed, 2, frames[0], 3)
     teacher = draw(seed + 1, 2, frames[1], 2, 2)
     student[0, seed % frames[0]] *= (seed % 3) / 2  # sometimes silent
     options = {"similarity": similarity, "scaled": scaled}
+    options["frame_weights"] = frame_weights
     loss = iusp_loss(
         student,
         teacher,
@@ -364,6 +373,7 @@ YAML = """
 loss: !new:iusp_plugin.losses.IUSPLoss
     similarity: cosine
     scaled: True
+    frame_weights: energy
     alignment: pool
     layout: channel_first
     reduction: sum
@@ -376,6 +386,7 @@ def test_yaml_built_equals_python_built():
     options = {
         "similarity": "cosine",
         "scaled": True,
+        "frame_weights": "energy",
         "alignment": "pool",
         "layout": "channel_first",
         "reduction": "sum",
@@ -387,7 +398,13 @@ def test_yaml_built_equals_python_built():
     assert torch.equal(from_yaml, IUSPLoss(**options)(student, teacher))
     assert torch.equal(from_yaml, iusp_loss(student, teacher, **options))
     # Each option arrives: without it the value is another.
-    for name in ("similarity", "scaled", "reduction", "eps"):
+    for name in (
+        "similarity",
+        "scaled",
+        "frame_weights",
+        "reduction",
+        "eps",
+    ):
         rest = {k: v for k, v in options.items() if k != name}
         assert not torch.equal(from_yaml, IUSPLoss(**rest)(student, teacher))
     spoiled = student * NAN
@@ -481,6 +498,19 @@ ERRORS = [
         ValueError,
         "form='covariance' has no use for a t x t matrix",
     ),
+    (
+        (GOOD,),
+        {"teacher_similarity": torch.ones(2, 4, 4), "frame_weights": "energy"},
+        ValueError,
+        "give teacher_feats or a CosineSimilarity in place of Matrix",
+    ),
+    (
+        (GOOD, T4),
+        {"form": "covariance", "frame_weights": "energy"},
+        ValueError,
+        "has no covariance form",
+    ),
+    ((GOOD, T4), {"frame_weights": "enregy"}, ValueError, "mean 'energy'"),
     ((GOOD, T4), {"form": "grm"}, ValueError, "mean 'gram'"),
     ((GOOD, T4), {"similarity": "row_l1"}, ValueError, "mean 'row_l2'"),
     ((GOOD, T4), {"reduction": "avg"}, ValueError, "reduction='avg'"),
@@ -532,3 +562,93 @@ def test_non_finite_input_is_named(bad, similarity):
         iusp_loss(student, teacher_similarity=matrix, **options)
     loss = iusp_loss(spoiled, teacher, check_finite=False, **options)
     assert not loss.isfinite()
+
+
+def test_energy_by_hand():
+    """Teacher's norms 1 and 3: the factors are 1/2 and 3/2."""
+    student = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    teacher = torch.tensor([[[1.0], [3.0]]])
+    # G_teacher: both rows (1, 3) / sqrt(10); G_student is the unit matrix.
+    first, second = 2 - 2 / 10**0.5, 2 - 6 / 10**0.5
+    expected = (0.5 * first + 1.5 * second) / 4
+    loss = iusp_loss(student, teacher, frame_weights="energy")
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_energy_invariances(similarity):
+    """Of frames of one norm: the paper's form; scale does not matter."""
+    student = draw(0, 2, 5, 3)
+    teacher = torch.nn.functional.normalize(draw(1, 2, 5, 4), dim=2)
+    plain, energy = (
+        gradient(student, teacher, similarity=similarity, frame_weights=name)
+        for name in ("equal", "energy")
+    )
+    torch.testing.assert_close(energy, plain)
+    teacher = draw(2, 2, 5, 4)
+    options = {"similarity": similarity, "frame_weights": "energy"}
+    one = iusp_loss(student, teacher, **options)
+    other = iusp_loss(student, teacher * 1e-9, **options)
+    torch.testing.assert_close(one, other)
+    assert iusp_loss(teacher, teacher, **options) < 1e-6 * 4 / 5
+    assert one != iusp_loss(student, teacher, similarity=similarity)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_energy_of_a_kept_record_and_of_padded_clips(similarity):
+    """From features, from the record, and from each clip alone."""
+    student, teacher = draw(0, 2, 6, 3), draw(1, 2, 6, 4)
+    lengths = torch.tensor([1.0, 0.5])
+    options = {
+        "similarity": similarity,
+        "frame_weights": "energy",
+        "reduction": "batch",
+    }
+    loss, grad = gradient(student, teacher, lengths, **options)
+    kept = cosine_similarity(teacher, lengths)
+    again = gradient(student, None, lengths, teacher_similarity=kept, **options)
+    torch.testing.assert_close(again, (loss, grad))
+    alone = iusp_loss(student[1:, :3], teacher[1:, :3], **options)
+    torch.testing.assert_close(loss[1:], alone)
+    assert torch.equal(grad[1, 3:], torch.zeros(3, 3, dtype=grad.dtype))
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_energy_gradcheck(similarity):
+    student = draw(0, 2, 4, 3).requires_grad_()
+    teacher, lengths = draw(1, 2, 4, 5), torch.tensor([1.0, 0.75])
+
+    def loss(feats):
+        return iusp_loss(
+            feats,
+            teacher,
+            lengths,
+            similarity=similarity,
+            frame_weights="energy",
+        )
+
+    assert torch.autograd.gradcheck(loss, student)
+    assert torch.autograd.gradgradcheck(loss, student)
+
+
+@pytest.mark.parametrize("silent", ["teacher", "student", "both"])
+def test_energy_of_silent_clips(silent):
+    """Finite, and a silent teacher weighs its frames equally."""
+    student, teacher = draw(0, 1, 4, 3), draw(1, 1, 4, 3)
+    student = student * (silent == "teacher")
+    teacher = teacher * (silent == "student")
+    loss, grad = gradient(student, teacher, frame_weights="energy")
+    assert loss.isfinite() and grad.isfinite().all()
+    if silent != "student":
+        torch.testing.assert_close(loss, iusp_loss(student, teacher))
+
+
+def test_energy_under_autocast_and_compiled():
+    """Float32 whatever is around; the compiler changes no value."""
+    student, teacher = (draw(i, 2, 7, 3, dtype=torch.float32) for i in (0, 1))
+    loss = IUSPLoss(frame_weights="energy")
+    plain = loss(student, teacher)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(student, teacher), plain)
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(student, teacher), plain)

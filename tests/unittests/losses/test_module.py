@@ -96,7 +96,8 @@ def test_unknown_options_are_refused_when_built(kind, option):
 
 def test_repr_shows_the_options():
     assert repr(IUSPLoss(scaled=True, form="gram")) == (
-        "IUSPLoss(similarity='row_l2', scaled=True, alignment='error', "
+        "IUSPLoss(similarity='row_l2', scaled=True, frame_weights='equal', "
+        "alignment='error', "
         "layout='time_first', reduction='mean', check_finite=True, "
         "form='gram', eps=0.0001)"
     )
