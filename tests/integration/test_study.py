@@ -319,7 +319,7 @@ def test_report_says_what_the_records_say(finished, scripts, monkeypatch):
     assert claim[3].startswith(f"{sum(gains['sp']) / 2:+.3f} [")
     iusp = next(row for row in rows if row[1] == "iusp")
     assert iusp[3].startswith(f"{sum(held['iusp']) / 2:.3f} ± ")
-    assert iusp[5].startswith(f"{sum(gains['iusp']) / 2:+.3f} [")
+    assert iusp[4].startswith(f"{sum(gains['iusp']) / 2:+.3f} [")
 
 
 def test_time_is_up(scripts, tmp_path, monkeypatch):
