@@ -256,7 +256,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "img", "link"):
+        if tag not in ("meta", "img", "link", "br"):
             self.open.append(tag)
         attrs = dict(attrs)
         self.sources += [attrs[k] for k in ("src", "href") if k in attrs]
