@@ -152,8 +152,7 @@ class Comparison:
             (batch,).
         """
         rows = self.row_distances(student)
-        _, teacher = _masked(student, self.teacher, self.frames)
-        teacher = _cast(teacher, student.dtype)
+        _, teacher = self._prepared(student)
         assert isinstance(teacher, Frames | CosineSimilarity)
         norms = teacher.frame_norms()
         n = norms.shape[1] if self.frames is None else self.frames.unsqueeze(1)

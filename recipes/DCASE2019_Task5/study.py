@@ -274,7 +274,8 @@ class Work:
         known = [value for value in minutes if value is not None]
         mean = sum(known) / len(known) if known else math.nan
         total = sum(mean if m is None else m for m in minutes)
-        total += max(0, trials - done) * mean if trials > done else 0.0
+        if trials > done:
+            total += (trials - done) * mean
         return (
             f"{len(declared) - len(left) + done} of {len(declared) + trials} "
             f"done, {len(self.active)} running, "
