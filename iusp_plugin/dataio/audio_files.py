@@ -21,6 +21,7 @@ import soundfile
 from tqdm import tqdm
 
 from iusp_plugin.checks import check_choice, check_range, first_five
+from iusp_plugin.dataio.manifests import md5_hex
 
 ENDINGS = (".wav", ".ogg", ".flac")
 
@@ -53,6 +54,8 @@ class AudioFile:
         1 or 2.
     frames : int
         Samples per channel.
+    md5 : str
+        Of the file's bytes; finds changes, protects from nothing.
     """
 
     path: str
@@ -60,6 +63,7 @@ class AudioFile:
     sample_rate: int
     channels: int
     frames: int
+    md5: str
 
 
 def find_audio(
@@ -259,6 +263,7 @@ def _describe(root: Path, path: Path) -> AudioFile | str:
         rate,
         channels,
         len(samples),
+        md5_hex(path.read_bytes()),
     )
 
 

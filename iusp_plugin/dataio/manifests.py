@@ -1,8 +1,8 @@
 """Manifests of a prepared data set, written once and recognised again.
 
-A marker beside the manifests holds the inputs they were made from and their
-MD5. It is written last, so whatever interrupts a preparation, a marker
-vouches for whole manifests.
+A marker beside the manifests holds the inputs they were made from, their MD5
+and that of the audio. It is written last, so whatever interrupts a
+preparation, a marker vouches for whole manifests.
 
 Authors
  * The iusp_plugin authors 2026
@@ -67,7 +67,7 @@ def is_prepared(folder: str | Path, inputs: Mapping[str, Any]) -> bool:
     """
     folder = Path(folder)
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        marker = _marker(folder)
         return marker["inputs"] == inputs and all(
             md5_hex((folder / name).read_bytes()) == md5
             for name, md5 in marker["manifests_md5"].items()
@@ -81,11 +81,14 @@ def write_manifests(
     folder: str | Path,
     splits: Mapping[str, Mapping[str, Mapping[str, Any]]],
     inputs: Mapping[str, Any],
+    audio_md5: Mapping[str, str] | None = None,
 ) -> None:
     """Write ``<split>.json`` for each split, then the marker.
 
     Manifests of splits that are not given are removed: an earlier
-    preparation may have had them.
+    preparation may have had them. Where the manifests are there already, of
+    earlier inputs or from a process that prepares the same at the same time,
+    the marker alone is replaced, and nobody finds them missing.
 
     Arguments
     ---------
@@ -95,6 +98,9 @@ def write_manifests(
         For each split, the entries by example id, of JSON types.
     inputs : mapping
         What the manifests depend on, of JSON types.
+    audio_md5 : mapping of str to str, optional
+        Digest of each split's audio, kept for ``audio_source`` and
+        ``content_md5``.
 
     Example
     -------
@@ -107,17 +113,77 @@ def write_manifests(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (MARKER, *(f"{split}.json" for split in SPLITS)):
-        (folder / name).unlink(missing_ok=True)
-    written = {}
-    for split, entries in splits.items():
-        content = _serialize(entries)
-        with replacing(folder / f"{split}.json") as part:
-            part.write_bytes(content)
-        written[f"{split}.json"] = md5_hex(content)
-    marker = {"inputs": inputs, "manifests_md5": written}
+    old = [folder / f"{split}.json" for split in SPLITS if split not in splits]
+    new = {
+        folder / f"{split}.json": _serialize(entries)
+        for split, entries in splits.items()
+    }
+    gone = [path for path in old if path.is_file()]
+    changed = [
+        path
+        for path, content in new.items()
+        if not path.is_file() or path.read_bytes() != content
+    ]
+    if gone or changed:
+        (folder / MARKER).unlink(missing_ok=True)
+    for path in gone:
+        path.unlink(missing_ok=True)
+    for path in changed:
+        with replacing(path) as part:
+            part.write_bytes(new[path])
+    marker = {
+        "inputs": inputs,
+        "manifests_md5": {
+            path.name: md5_hex(content) for path, content in new.items()
+        },
+        "audio_md5": dict(audio_md5 or {}),
+    }
     with replacing(folder / MARKER) as part:
         part.write_text(json.dumps(marker, indent=1), encoding="utf-8")
+
+
+def audio_source(folder: str | Path, split: str) -> str:
+    """Fingerprint of a split's audio, as its preparation found it.
+
+    It is of the names and bytes of the files, so it is the same for every
+    copy of them and for all options of the preparation.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Folder of finished manifests.
+    split : str
+        Which one.
+
+    Returns
+    -------
+    str
+        The split and a digest.
+    """
+    return f"{split}, {_marker(folder)['audio_md5'][split]}"
+
+
+def content_md5(folder: str | Path) -> str:
+    """MD5 of what the manifests say and of the audio they name.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Folder of finished manifests.
+
+    Returns
+    -------
+    str
+        The same for every copy of the data, wherever it lies.
+    """
+    marker = _marker(folder)
+    facts = [marker["manifests_md5"], marker["audio_md5"]]
+    return md5_hex(json.dumps(facts, sort_keys=True).encode())
+
+
+def _marker(folder: str | Path) -> Any:
+    """What the marker says."""
+    return json.loads((Path(folder) / MARKER).read_text(encoding="utf-8"))
 
 
 def _serialize(entries: Mapping[str, Mapping[str, Any]]) -> bytes:

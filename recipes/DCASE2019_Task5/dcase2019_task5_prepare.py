@@ -54,7 +54,7 @@ logger = get_logger(__name__)
 
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 # Raise it when the content of a manifest changes for the same inputs.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TOLERANCE_S = 0.05
 
 LAYOUT = """
@@ -155,7 +155,8 @@ def prepare_dcase2019_task5(
         split: {name: checked[path] for name, path in part.items()}
         for split, part in audio.items()
     }
-    write_manifests(manifests, _entries(examples, files), inputs)
+    audio_md5 = {split: _digest(part) for split, part in files.items()}
+    write_manifests(manifests, _entries(examples, files), inputs, audio_md5)
     _log_summary(examples, files, clip_duration_s)
 
 
@@ -279,7 +280,7 @@ def _fingerprint(
     audio: Iterable[Path],
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the manifests depend on."""
+    """What the manifests depend on; audio by its size and time of change."""
     listing = []
     for path in audio:
         status = path.stat()
@@ -289,8 +290,14 @@ def _fingerprint(
         "format_version": FORMAT_VERSION,
         "options": dict(options),
         "annotations_md5": {t.name: md5_hex(t.read_bytes()) for t in tables},
-        "audio_md5": md5_hex(json.dumps(sorted(listing)).encode()),
+        "audio_files_md5": md5_hex(json.dumps(sorted(listing)).encode()),
     }
+
+
+def _digest(files: Mapping[str, AudioFile]) -> str:
+    """MD5 of the names and bytes of a split's audio."""
+    facts = sorted((name, file.md5) for name, file in files.items())
+    return md5_hex(json.dumps(facts).encode())
 
 
 def _entries(

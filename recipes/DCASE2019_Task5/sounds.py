@@ -4,8 +4,6 @@ Authors
  * The iusp_plugin authors 2026
 """
 
-import json
-from hashlib import sha256
 from pathlib import Path
 
 from iusp_plugin.dataio.clips import read_clip
@@ -76,26 +74,6 @@ def validation_parts(dataset, validate_on):
     }
 
 
-def audio_source(manifest_folder, split):
-    """Fingerprint of a split's audio, as its preparation found it.
-
-    Arguments
-    ---------
-    manifest_folder : str or Path
-        Folder of the manifests.
-    split : str
-        Which one.
-
-    Returns
-    -------
-    str
-        The same for all options of the preparation.
-    """
-    marker = json.loads((Path(manifest_folder) / "prepared.json").read_text())
-    facts = [marker["inputs"][k] for k in ("audio_md5", "annotations_md5")]
-    return f"{split}, {sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
-
-
 def add_stored_features(dataset, hparams, sides, split, source):
     """Log-mels of each side from a feature store; returns the stores.
 
@@ -112,7 +90,7 @@ def add_stored_features(dataset, hparams, sides, split, source):
     split : str
         Label of the progress bar.
     source : str
-        What ``audio_source`` returned.
+        What ``manifests.audio_source`` returned.
 
     Returns
     -------

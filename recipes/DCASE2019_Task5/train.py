@@ -21,7 +21,12 @@ from pathlib import Path
 import torch
 from dcase2019_task5_prepare import prepare_dcase2019_task5, resolve_data_folder
 from hyperpyyaml import load_hyperpyyaml
-from iusp_plugin.dataio.manifests import Manifest
+from iusp_plugin.dataio.manifests import (
+    MARKER,
+    Manifest,
+    audio_source,
+    content_md5,
+)
 from iusp_plugin.dataio.tag_levels import output_targets, to_submission
 from iusp_plugin.lengths import num_frames
 from iusp_plugin.losses import masked_bce_loss
@@ -57,7 +62,6 @@ from scoring import (
 from sounds import (
     add_audio,
     add_stored_features,
-    audio_source,
     check_datasets,
     fit_front_end,
     validation_parts,
@@ -324,12 +328,11 @@ def prepare_data(hparams):
             **options,
         },
     )
-    marker = manifest_folder / "prepared.json"
-    if not marker.is_file():
+    if not (manifest_folder / MARKER).is_file():
         raise FileNotFoundError(
             f"No manifests in {manifest_folder}; run once without --skip_prep."
         )
-    return data_folder, manifest_folder, file_digest(marker)
+    return data_folder, manifest_folder, content_md5(manifest_folder)
 
 
 def dataio_prep(hparams, data_folder, manifest_folder, splits, sides=None):

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+import soundfile
 import speechbrain
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -246,6 +248,25 @@ def test_another_teacher(runs, train, cached):
             *("iusp", "foreign", *FP32, *from_cache(cached)),
             f"--teacher_folder={runs.base / 'teacher_3'}",
         )
+
+
+def test_a_copy_of_the_data(runs, train, cached, tmp_path):
+    """Cache, stores and begun runs belong to the audio's bytes, not times."""
+    data = runs.base / "DCASE2019_Task5_data"
+    copy = shutil.copytree(data, tmp_path / "copy", copy_function=shutil.copy)
+    stores = runs.base / "DCASE2019_Task5_cache" / "feats"
+    flags = (*FP32, *from_cache(cached))
+    train("iusp", "of_the_data", *flags)
+    before = sorted(os.listdir(stores))
+    train("iusp", "of_the_data", *flags, f"--data_folder={copy}")
+    assert sorted(os.listdir(stores)) == before
+    clip = next((copy / "audio-dev" / "train").iterdir())
+    samples, rate = soundfile.read(clip)
+    soundfile.write(clip, samples / 2, rate)
+    with pytest.raises(ValueError, match="clips: 'train, [0-9a-f]+' there"):
+        train("iusp", "of_other_data", *flags, f"--data_folder={copy}")
+    with pytest.raises(ValueError, match="data: "):
+        train("iusp", "of_the_data", *FP32, f"--data_folder={copy}")
 
 
 def test_a_clip_that_the_cache_lacks(runs, train, cached, monkeypatch):

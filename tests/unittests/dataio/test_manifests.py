@@ -16,6 +16,8 @@ from iusp_plugin.dataio import manifests
 from iusp_plugin.dataio.manifests import (
     MARKER,
     Manifest,
+    audio_source,
+    content_md5,
     is_prepared,
     md5_hex,
     write_manifests,
@@ -81,8 +83,35 @@ def test_interrupted_preparation(tmp_path, monkeypatch):
 
     monkeypatch.setattr(manifests, "replacing", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_manifests(tmp_path, SPLITS, INPUTS)
+        write_manifests(tmp_path, {**SPLITS, "train": {}}, INPUTS)
     assert not is_prepared(tmp_path, INPUTS)
+
+
+def test_the_same_manifests_are_never_missing(tmp_path, monkeypatch):
+    """Two processes that prepare the same data do not disturb each other."""
+    write_manifests(tmp_path, SPLITS, INPUTS)
+
+    def unlink(path, missing_ok=False):
+        assert path.name.endswith(".part"), f"{path} is removed"
+
+    monkeypatch.setattr(type(tmp_path), "unlink", unlink)
+    newer = {**INPUTS, "format_version": 2}
+    write_manifests(tmp_path, SPLITS, newer)
+    assert is_prepared(tmp_path, newer)
+
+
+def test_content_is_what_files_say_not_when_they_were_written(tmp_path):
+    """Copies of the data have the same content; other audio has another."""
+    audio = {"train": "1" * 32, "test": "2" * 32}
+    write_manifests(tmp_path / "a", SPLITS, INPUTS, audio)
+    write_manifests(tmp_path / "b", SPLITS, {"other": "inputs"}, audio)
+    write_manifests(tmp_path / "c", SPLITS, INPUTS, {**audio, "test": "3"})
+    write_manifests(tmp_path / "d", {**SPLITS, "test": {"c": {}}}, {}, audio)
+    sources = [audio_source(tmp_path / name, "test") for name in "abcd"]
+    assert sources[0] == sources[1] == sources[3] != sources[2]
+    contents = [content_md5(tmp_path / name) for name in "abcd"]
+    assert contents[0] == contents[1]
+    assert len(set(contents)) == 3
 
 
 def test_md5():
