@@ -169,11 +169,11 @@ class Work:
             Is told each run and its record.
         """
         with ThreadPoolExecutor(self.workers) as pool:
-            tasks = [
-                pool.submit(self.serve, worker, next_runs, tell)
-                for worker in range(self.workers)
-            ]
             try:
+                tasks = [
+                    pool.submit(self.serve, worker, next_runs, tell)
+                    for worker in range(self.workers)
+                ]
                 for task in tasks:
                     task.result()
             except BaseException:

@@ -58,7 +58,7 @@ def finished(tmp_path_factory):
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.2)
     first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=60)
+    first.communicate(timeout=300)
     both = [start(folder, "--workers=2") for _ in range(2)]
     outputs = [process.communicate(timeout=900)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
@@ -320,6 +320,28 @@ def test_report_says_what_the_records_say(finished, scripts, monkeypatch):
     iusp = next(row for row in rows if row[1] == "iusp")
     assert iusp[3].startswith(f"{sum(held['iusp']) / 2:.3f} ± ")
     assert iusp[4].startswith(f"{sum(gains['iusp']) / 2:+.3f} [")
+
+
+def test_stopped_while_workers_start(scripts, tmp_path, monkeypatch):
+    """Those that are at work already end; the command does not wait on."""
+    monkeypatch.chdir(tmp_path)
+    module = scripts("study")
+    study = scripts("study_plan").Study(TINY)
+    launcher = scripts("study_queue").Launcher(study.output_folder)
+    work = module.Work(study, launcher, workers=2)
+    ended = []
+    work.serve = lambda *_: ended.append(launcher.stopped.wait(30))
+
+    class Pool(module.ThreadPoolExecutor):
+        def submit(self, function, worker, *more):
+            if worker == 1:
+                raise SystemExit(143)  # what SIGTERM does
+            return super().submit(function, worker, *more)
+
+    monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
+    with pytest.raises(SystemExit):
+        work.share(list)
+    assert ended == [True]
 
 
 def test_time_is_up(scripts, tmp_path, monkeypatch):
