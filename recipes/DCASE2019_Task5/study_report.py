@@ -18,9 +18,11 @@ from study_results import Results
 from study_similarity import draw_similarities
 from study_statistics import CLAIMED_RATIO
 from study_tables import (
+    beside_table,
     claim_table,
     closest_table,
     cost_table,
+    gradient_table,
     main_table,
     read_costs,
     readme_tables,
@@ -172,6 +174,7 @@ def write_report(study):
         ("The claim", claim_table(results), "", pictures.gains(), GAINS),
         ("The way to the teacher", closest_table(results), CLOSEST, None, ""),
         ("All figures", main_table(results), "", None, ""),
+        ("Method beside method", beside_table(results), BESIDE, None, ""),
         (
             "Costs",
             cost_table(costs),
@@ -182,7 +185,13 @@ def write_report(study):
         ),
         ("Classes", None, "", pictures.class_gains(), CLASSES),
         ("Learning curves", None, "", pictures.learning_curves(), CURVES),
-        ("Gradients", None, GRADIENTS, pictures.gradients(), ""),
+        (
+            "Gradients",
+            gradient_table(results),
+            GRADIENTS,
+            pictures.gradients(),
+            "",
+        ),
         ("Search", search_table(results), "", pictures.searches(), SEARCH),
         ("All runs", runs_table(results), "", None, ""),
     ]
@@ -224,9 +233,14 @@ CLOSEST = (
     "Each network's best method, chosen by its mean on the clips that epochs "
     "were chosen on. All combinations are not tried on every network."
 )
+BESIDE = (
+    "Differences in coarse micro-AUPRC, paired by seed, from the plain, the SP "
+    "and the IUSP student of the first teacher and without a variant."
+)
 GRADIENTS = (
     "Of each term's weighted loss, after all its parameters, beside the label "
-    "loss: mean over every tenth batch of an epoch, one seed."
+    "loss's: length as a share of it, and cosine; mean over every tenth batch "
+    "of an epoch, one seed."
 )
 SEARCH = "Each trial's best epoch against its weight, one seed."
 SIMILARITY = (

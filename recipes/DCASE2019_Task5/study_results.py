@@ -230,6 +230,56 @@ class Results:
                 )
         return claims
 
+    def beside(self):
+        """Each run's paired differences from plain, SP and IUSP students.
+
+        Those are of the same student and seed, of the first teacher and in
+        no variant: the differences tell what another method, teacher or
+        variant adds.
+
+        Returns
+        -------
+        list of dict
+            One a student and method: student, method, and an estimate or
+            None by the name of what it is set beside.
+        """
+        plain = self.plain_label()
+        bases = [name for name in (plain, "sp", "iusp") if name in self.labels]
+        rows = []
+        for student in self.students:
+            for label in self.labels:
+                if label in bases or (label, student) not in self.runs:
+                    continue
+                values = self.values(label, student)
+                row = {"student": student, "method": label}
+                for base in bases:
+                    row[base] = gain(values, self.values(base, student))
+                rows.append(row)
+        return rows
+
+    def gradient_means(self):
+        """Each term's gradient beside the labels', early and later.
+
+        Returns
+        -------
+        list of dict
+            One a term and run: student, method, term, and for "ratio" and
+            "cosine" the means over the first quarter of the epochs and over
+            the others.
+        """
+        rows = []
+        for (label, student), record in sorted(self.gradients.items()):
+            epochs = [entry["losses"] for entry in record["gradients"]]
+            first = max(1, len(epochs) // 4)
+            for term in self.terms(label):
+                row = {"student": student, "method": label, "term": term}
+                for key in ("ratio", "cosine"):
+                    values = [losses[term][key] for losses in epochs]
+                    parts = (values[:first], values[first:] or values[:first])
+                    row[key] = [sum(part) / len(part) for part in parts]
+                rows.append(row)
+        return rows
+
     def closest(self):
         """The best method of each student, and how far its teacher is.
 

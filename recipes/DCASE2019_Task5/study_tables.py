@@ -181,6 +181,63 @@ def closest_table(results):
     return head, rows
 
 
+def beside_table(results):
+    """Head and rows: other methods beside plain, SP and IUSP.
+
+    Arguments
+    ---------
+    results : Results
+        What was found.
+
+    Returns
+    -------
+    tuple
+        Column names, and rows of cells.
+    """
+    rows = results.beside()
+    bases = list(rows[0])[2:] if rows else []
+    head = ["network", "method", *(f"minus {base}" for base in bases)]
+    cells = [
+        [
+            row["student"],
+            row["method"],
+            *(interval(row[base], signed=True) for base in bases),
+        ]
+        for row in rows
+    ]
+    return head, cells
+
+
+def gradient_table(results):
+    """Head and rows: each term's gradient beside the labels'.
+
+    Arguments
+    ---------
+    results : Results
+        What was found.
+
+    Returns
+    -------
+    tuple
+        Column names, and rows of cells.
+    """
+    head = ["network", "method", "term"]
+    for name in ("length", "cosine"):
+        head += [f"{name}, first quarter", f"{name}, later"]
+    rows = [
+        [
+            *(row[key] for key in ("student", "method", "term")),
+            *(
+                f"{value:.2f}"
+                for key in ("ratio", "cosine")
+                for value in row[key]
+            ),
+        ]
+        for row in results.gradient_means()
+    ]
+    return head, rows
+
+
 def cost_table(costs):
     """Head and rows: what each network costs.
 
@@ -315,14 +372,16 @@ def readme_tables(study):
     Returns
     -------
     dict of str to str
-        "claim", "closest", "rows", "search" and, where they are measured,
-        "costs".
+        "claim", "closest", "rows", "beside", "gradients", "search" and, where
+        they are measured, "costs".
     """
     results = Results(study)
     tables = {
         "claim": markdown(*claim_table(results)),
         "closest": markdown(*closest_table(results)),
         "rows": markdown(*main_table(results)),
+        "beside": markdown(*beside_table(results)),
+        "gradients": markdown(*gradient_table(results)),
         "search": markdown(*search_table(results)),
     }
     costs = read_costs(study)

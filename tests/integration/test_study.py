@@ -827,6 +827,48 @@ def test_variants_are_compared_with_their_own_plain_runs(scripts):
     assert longer["ratio"] != longer["ratio"]  # SP gains nothing
 
 
+def test_methods_beside_the_plain_sp_and_iusp_students(scripts):
+    """Of the same seeds, without a variant; a dash where there are none."""
+    results = made_up(
+        scripts,
+        {
+            ("plain", 1): 0.5,
+            ("plain", 2): 0.4,
+            ("iusp", 1): 0.6,
+            ("iusp", 1, "longer"): 0.65,
+            ("plain", 2, "longer"): 0.55,
+        },
+    )
+    plain, iusp = results.beside()
+    assert plain["method"] == "plain+longer"
+    assert iusp["method"] == "iusp+longer"
+    assert plain["plain"].mean == pytest.approx(0.15)
+    assert plain["iusp"] is None
+    assert iusp["iusp"].mean == pytest.approx(0.05)
+    assert "sp" not in iusp
+    head, rows = scripts("study_tables").beside_table(results)
+    assert head[2:] == ["minus plain", "minus iusp"]
+    assert [cell["text"] for cell in rows[0][2:]] == ["+0.150", "-"]
+
+
+def test_gradients_early_and_later(scripts):
+    """Means over the first quarter of the epochs, and over the others."""
+    results = made_up(scripts, {("plain", 1): 0.5})
+    ratios = [0.8, 0.1, 0.2, 0.3]
+    results.gradients["iusp", "cnn_20k"] = {
+        "gradients": [
+            {"losses": {"label": {}, "iusp": {"ratio": r, "cosine": -r}}}
+            for r in ratios
+        ]
+    }
+    (row,) = results.gradient_means()
+    assert row["term"] == "iusp"
+    assert row["ratio"] == pytest.approx([0.8, 0.2])
+    assert row["cosine"] == pytest.approx([-0.8, -0.2])
+    _, rows = scripts("study_tables").gradient_table(results)
+    assert rows[0][3:] == ["0.80", "0.20", "-0.80", "-0.20"]
+
+
 def test_the_best_method_is_chosen_on_the_tuning_half(scripts):
     """And its figures are those of the other half."""
     results = made_up(
