@@ -6,6 +6,7 @@ Authors
 
 import dataclasses
 import re
+from itertools import product
 from pathlib import Path
 
 from iusp_plugin.checks import near_names
@@ -74,9 +75,25 @@ def check_declaration(path, declared, terms):
             wanted = row.get(key, [])
             wanted = [wanted] if isinstance(wanted, str) else wanted
             _check_names(path, f"a row names the {key}", wanted, names)
+    taps = declared["taps"]
+    anywhere = sorted(set().union(*taps.values()))
     for method, used in declared["methods"].items():
         what = f"method {method!r} has the term"
         _check_names(path, what, used, declared["terms"])
+        what = f"method {method!r} has the tap"
+        _check_places(path, what, used, anywhere)
+    for network, places in taps.items():
+        what = f"without a teacher's tap of its own, {network} has the tap"
+        paired = [p for p, tap in places.items() if not isinstance(tap, dict)]
+        _check_names(path, what, paired, taps["cnn_teacher"])
+    for row in declared["rows"]:
+        for method, student in product(row["methods"], row["students"]):
+            _check_places(
+                path,
+                f"a row wants {method!r} of {student}, which has the tap",
+                declared["methods"][method],
+                taps[student],
+            )
     plain = [m for m, used in declared["methods"].items() if not used]
     if len(plain) != 1:
         raise ValueError(
@@ -84,7 +101,7 @@ def check_declaration(path, declared, terms):
             "needed, the plain student that gains are measured from."
         )
     for name, term in declared["terms"].items():
-        _check_term(path, name, term, declared["taps"])
+        _check_term(path, name, term, taps)
     if declared["search"] and declared["search"]["trials"]:
         _check_search(path, declared, students)
 
@@ -102,6 +119,13 @@ def _check_term(path, name, term, taps):
             _check_names(
                 path, f"the term {name!r} has the {key}", wanted, names
             )
+
+
+def _check_places(path, what, used, places):
+    """Raise for a tap of a method that is not among the places."""
+    settings = used.values() if isinstance(used, dict) else ()
+    wanted = [setting["tap"] for setting in settings if "tap" in setting]
+    _check_names(path, what, wanted, places)
 
 
 def _check_search(path, declared, students):

@@ -284,8 +284,11 @@ class Study:
         for setting in self._possible_settings():
             if "tap" in setting:
                 poolings.add(setting.get("pooling", "none"))
+                place = setting["tap"]
                 for student in students:
-                    found = self._tap(student, setting["tap"])["teacher"]
+                    if place not in self.declared["taps"][student]:
+                        continue  # its runs do not ask for it
+                    found = self._tap(student, place)["teacher"]
                     taps |= {found} if isinstance(found, str) else set(found)
         commands = {}
         weights = {f"{term}_weight": 0.0 for term in TERMS}

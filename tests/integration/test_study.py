@@ -681,6 +681,8 @@ def test_the_whole_study(scripts):
         ("students: [cnn_20k]", "students: [cnn_20]", "cnn_20k"),
         ("methods: [plain,", "methods: [plan,", "plain"),
         ("plain: []", "plain: [kd]", "term 'kd'"),
+        ("{tap: two}", "{tap: tow}", "'iusp_two' has the tap 'tow'.*two"),
+        ("two: [block3, block4]", "tow: block3", "cnn_20k has the tap 'tow'"),
         ("seeds: [1, 2]", "seeds: [1, 2], teacher: third", "first"),
         ("report_split: auto\n", "", "lacks report_split"),
         ("report_split: auto", "report_split: tset", "tset.*test"),
@@ -709,6 +711,21 @@ def test_mistakes_in_a_declaration(old, new, message, scripts, tmp_path):
     path.write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=message):
         scripts("study_plan").Study(path)
+
+
+def test_a_network_without_a_tap(scripts, tmp_path):
+    """Where a row needs it, it is named; where none does, it is not missed."""
+    plan = scripts("study_plan")
+    text = TINY.read_text().replace(", two: [block3, block4]}", "}")
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    assert set(plan.Study(path).cache_commands("first")) == {
+        *("conv_block3", "conv_block4"),
+        *("conv_block3-mean", "conv_block4-mean"),
+    }
+    path.write_text(text.replace("methods: [plain,", "methods: [iusp_two,"))
+    with pytest.raises(ValueError, match="'iusp_two' of cnn_20k.*'two'"):
+        plan.Study(path)
 
 
 @pytest.mark.parametrize(
