@@ -17,18 +17,7 @@ from study_pictures import Pictures
 from study_results import Results
 from study_similarity import draw_similarities
 from study_statistics import CLAIMED_RATIO
-from study_tables import (
-    beside_table,
-    claim_table,
-    closest_table,
-    cost_table,
-    gradient_table,
-    main_table,
-    read_costs,
-    readme_tables,
-    runs_table,
-    search_table,
-)
+from study_tables import Tables, cost_table, read_costs, readme_tables
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +147,7 @@ def write_report(study):
     if not results.students:
         return None
     costs = known_costs(study, results.students)
-    pictures = Pictures(results, costs)
+    pictures, tables = Pictures(results, costs), Tables(results)
     folder = study.output_folder
     try:
         similarities = draw_similarities(
@@ -170,11 +159,11 @@ def write_report(study):
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True
     ).get_template("study_report.html")
-    sections = [
-        ("The claim", claim_table(results), "", pictures.gains(), GAINS),
-        ("The way to the teacher", closest_table(results), CLOSEST, None, ""),
-        ("All figures", main_table(results), "", None, ""),
-        ("Method beside method", beside_table(results), BESIDE, None, ""),
+    contents = [
+        ("The claim", tables.claim(), "", pictures.gains(), GAINS),
+        ("The way to the teacher", tables.closest(), CLOSEST, None, ""),
+        ("All figures", tables.rows(), "", None, ""),
+        ("Method beside method", tables.beside(), BESIDE, None, ""),
         (
             "Costs",
             cost_table(costs),
@@ -185,31 +174,25 @@ def write_report(study):
         ),
         ("Classes", None, "", pictures.class_gains(), CLASSES),
         ("Learning curves", None, "", pictures.learning_curves(), CURVES),
-        (
-            "Gradients",
-            gradient_table(results),
-            GRADIENTS,
-            pictures.gradients(),
-            "",
-        ),
-        ("Search", search_table(results), "", pictures.searches(), SEARCH),
-        ("All runs", runs_table(results), "", None, ""),
+        ("Gradients", tables.gradients(), GRADIENTS, pictures.gradients(), ""),
+        ("Search", tables.search(), "", pictures.searches(), SEARCH),
+        ("All runs", tables.runs(), "", None, ""),
     ]
-    tables = [_section(*section) for section in sections]
-    tables = [t for t in tables if t["rows"] or t["pictures"]]
+    sections = [_section(*content) for content in contents]
+    sections = [s for s in sections if s["rows"] or s["pictures"]]
     if similarities:
         drawn = [
             {"source": source_of(path), "caption": caption}
             for caption, path in similarities.items()
         ]
         section = _section("Frame similarities", None, SIMILARITY, None, "")
-        tables.insert(-2, section | {"pictures": drawn})
+        sections.insert(-2, section | {"pictures": drawn})
     path = folder / "report.html"
     html = page.render(
         title=f"Distillation study: {study.name}",
         subtitle=subtitle(study, results),
         notes=notes_of(study, results),
-        tables=tables,
+        sections=sections,
     )
     for target, text in (
         (path, html),

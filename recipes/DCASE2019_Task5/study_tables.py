@@ -64,178 +64,195 @@ def percent(estimate):
     return text
 
 
-def main_table(results):
-    """Head and rows: every method and student with all its figures.
+class Tables:
+    """The tables of a study: each gives column names, and rows of cells.
 
     Arguments
     ---------
     results : Results
         What was found.
-
-    Returns
-    -------
-    tuple
-        Column names, and rows of cells.
     """
-    levels = [n for n in LEVELS if n == results.level or n == "fine"]
-    head = ["network", "method", "seeds", f"{levels[0]} micro-AUPRC"]
-    head += ["gain over plain", "gap closed", "macro-AUPRC", "micro-F1"]
-    if len(levels) > 1:
-        head += ["fine micro-AUPRC", "macro-AUPRC", "micro-F1"]
-    rows = []
-    for label, record in results.teachers.items():
-        found = record["splits"].get(results.split, {})
-        cells = [
-            number(found.get(level, {}).get(figure))
-            for level in levels
-            for figure in FIGURES
-        ]
-        name = f"cnn_teacher ({label})"
-        rows.append([name, "labels", "1", cells[0], "-", "-", *cells[1:]])
-    previous = None
-    for row in results.rows():
-        figures = row["figures"]
-        others = [
-            spread(figures[level, figure])
-            for level in levels
-            for figure in FIGURES
-        ]
-        rows.append(
+
+    def __init__(self, results):
+        self.results = results
+
+    def rows(self):
+        """Every method and student with all its figures."""
+        results = self.results
+        levels = [n for n in LEVELS if n == results.level or n == "fine"]
+        head = ["network", "method", "seeds", f"{levels[0]} micro-AUPRC"]
+        head += ["gain over plain", "gap closed", "macro-AUPRC", "micro-F1"]
+        if len(levels) > 1:
+            head += ["fine micro-AUPRC", "macro-AUPRC", "micro-F1"]
+        rows = []
+        for label, record in results.teachers.items():
+            found = record["splits"].get(results.split, {})
+            cells = [
+                number(found.get(level, {}).get(figure))
+                for level in levels
+                for figure in FIGURES
+            ]
+            name = f"cnn_teacher ({label})"
+            rows.append([name, "labels", "1", cells[0], "-", "-", *cells[1:]])
+        previous = None
+        for row in results.rows():
+            figures = row["figures"]
+            others = [
+                spread(figures[level, figure])
+                for level in levels
+                for figure in FIGURES
+            ]
+            rows.append(
+                [
+                    row["student"] if row["student"] != previous else "",
+                    row["method"],
+                    str(len(row["seeds"])),
+                    others[0],
+                    interval(row["gain"], signed=True),
+                    percent(row["closed"]),
+                    *others[1:],
+                ]
+            )
+            previous = row["student"]
+        return head, rows
+
+    def claim(self):
+        """The paper's claim, student by student."""
+        results = self.results
+        head = ["network", "setting", "seeds", "SP - plain", "IUSP - plain"]
+        head += ["IUSP - SP", "d", "ratio of gains", "d > 0"]
+        verdicts = {1: "yes", -1: "no, below zero", 0: "not decided"}
+        rows = []
+        for claim in results.claims():
+            ratio = claim["ratio"]
+            d = claim["d"]
+            rows.append(
+                [
+                    claim["student"],
+                    claim["setting"],
+                    str(d.n),
+                    *(
+                        interval(claim[key], signed=True)
+                        for key in ("sp", "iusp", "iusp_sp", "d")
+                    ),
+                    f"{ratio:.2f}" if ratio == ratio else "SP gains nothing",
+                    verdicts[d.sign],
+                ]
+            )
+        return head, rows
+
+    def closest(self):
+        """Each student's best method beside its teacher."""
+        results = self.results
+        head = ["network", "method", "seeds", "micro-AUPRC", "teacher"]
+        head += ["below the teacher", "gap closed"]
+        rows = [
             [
-                row["student"] if row["student"] != previous else "",
+                row["student"],
                 row["method"],
                 str(len(row["seeds"])),
-                others[0],
-                interval(row["gain"], signed=True),
+                spread(row["value"]),
+                number(row["teacher"]),
+                interval(row["below"])["text"],
                 percent(row["closed"]),
-                *others[1:],
             ]
-        )
-        previous = row["student"]
-    return head, rows
+            for row in results.closest()
+        ]
+        return head, rows
 
-
-def claim_table(results):
-    """Head and rows: the paper's claim, student by student.
-
-    Arguments
-    ---------
-    results : Results
-        What was found.
-
-    Returns
-    -------
-    tuple
-        Column names, and rows of cells.
-    """
-    head = ["network", "setting", "seeds", "SP - plain", "IUSP - plain"]
-    head += ["IUSP - SP", "d", "ratio of gains", "d > 0"]
-    verdicts = {1: "yes", -1: "no, below zero", 0: "not decided"}
-    rows = []
-    for claim in results.claims():
-        ratio = claim["ratio"]
-        d = claim["d"]
-        rows.append(
+    def beside(self):
+        """Other methods beside plain, SP and IUSP."""
+        results = self.results
+        rows = results.beside()
+        bases = list(rows[0])[2:] if rows else []
+        head = ["network", "method", *(f"minus {base}" for base in bases)]
+        cells = [
             [
-                claim["student"],
-                claim["setting"],
-                str(d.n),
-                *(
-                    interval(claim[key], signed=True)
-                    for key in ("sp", "iusp", "iusp_sp", "d")
-                ),
-                f"{ratio:.2f}" if ratio == ratio else "SP gains nothing",
-                verdicts[d.sign],
+                row["student"],
+                row["method"],
+                *(interval(row[base], signed=True) for base in bases),
             ]
-        )
-    return head, rows
-
-
-def closest_table(results):
-    """Head and rows: each student's best method beside its teacher.
-
-    Arguments
-    ---------
-    results : Results
-        What was found.
-
-    Returns
-    -------
-    tuple
-        Column names, and rows of cells.
-    """
-    head = ["network", "method", "seeds", "micro-AUPRC", "teacher"]
-    head += ["below the teacher", "gap closed"]
-    rows = [
-        [
-            row["student"],
-            row["method"],
-            str(len(row["seeds"])),
-            spread(row["value"]),
-            number(row["teacher"]),
-            interval(row["below"])["text"],
-            percent(row["closed"]),
+            for row in rows
         ]
-        for row in results.closest()
-    ]
-    return head, rows
+        return head, cells
 
-
-def beside_table(results):
-    """Head and rows: other methods beside plain, SP and IUSP.
-
-    Arguments
-    ---------
-    results : Results
-        What was found.
-
-    Returns
-    -------
-    tuple
-        Column names, and rows of cells.
-    """
-    rows = results.beside()
-    bases = list(rows[0])[2:] if rows else []
-    head = ["network", "method", *(f"minus {base}" for base in bases)]
-    cells = [
-        [
-            row["student"],
-            row["method"],
-            *(interval(row[base], signed=True) for base in bases),
+    def gradients(self):
+        """Each term's gradient beside the labels'."""
+        results = self.results
+        head = ["network", "method", "term"]
+        for name in ("length", "cosine"):
+            head += [f"{name}, first quarter", f"{name}, later"]
+        rows = [
+            [
+                *(row[key] for key in ("student", "method", "term")),
+                *(
+                    f"{value:.2f}"
+                    for key in ("ratio", "cosine")
+                    for value in row[key]
+                ),
+            ]
+            for row in results.gradient_means()
         ]
-        for row in rows
-    ]
-    return head, cells
+        return head, rows
 
-
-def gradient_table(results):
-    """Head and rows: each term's gradient beside the labels'.
-
-    Arguments
-    ---------
-    results : Results
-        What was found.
-
-    Returns
-    -------
-    tuple
-        Column names, and rows of cells.
-    """
-    head = ["network", "method", "term"]
-    for name in ("length", "cosine"):
-        head += [f"{name}, first quarter", f"{name}, later"]
-    rows = [
-        [
-            *(row[key] for key in ("student", "method", "term")),
-            *(
-                f"{value:.2f}"
-                for key in ("ratio", "cosine")
-                for value in row[key]
-            ),
+    def search(self):
+        """Every trial of the search."""
+        results = self.results
+        rows = []
+        for term in results.study.terms:
+            for record in results.trials[term]:
+                setting = record["settings"][term]
+                value = score(record)
+                rest = {k: v for k, v in setting.items() if k != "weight"}
+                rows.append(
+                    [
+                        "" if record["trial"] else term,
+                        str(record["trial"]),
+                        f"{setting['weight']:.4g}",
+                        ", ".join(
+                            f"{k} {v:.3g}"
+                            if isinstance(v, float)
+                            else f"{k} {v}"
+                            for k, v in rest.items()
+                        ),
+                        number(value) if math.isfinite(value) else "failed",
+                    ]
+                )
+        head = [
+            "term",
+            "trial",
+            "weight",
+            "other",
+            f"micro-AUPRC, {results.tuned}",
         ]
-        for row in results.gradient_means()
-    ]
-    return head, rows
+        return head, rows
+
+    def runs(self):
+        """Every run."""
+        results = self.results
+        head = ["network", "method", "seed", results.tuned, results.split]
+        head += ["minutes", "command"]
+        rows = []
+        for student in results.students:
+            for label in results.labels:
+                runs = results.runs.get((label, student), {})
+                for seed, record in sorted(runs.items()):
+                    splits = record["splits"]
+                    scores = [
+                        number(headline(splits[name])["micro_auprc"])
+                        for name in ("validate", results.split)
+                    ]
+                    rows.append(
+                        [
+                            student,
+                            label,
+                            str(seed),
+                            *scores,
+                            f"{record['minutes']:.1f}",
+                            record["command"],
+                        ]
+                    )
+        return head, rows
 
 
 def cost_table(costs):
@@ -263,79 +280,6 @@ def cost_table(costs):
         ]
         for name, cost in costs["networks"].items()
     ]
-    return head, rows
-
-
-def search_table(results):
-    """Head and rows: every trial of the search.
-
-    Arguments
-    ---------
-    results : Results
-        What was found.
-
-    Returns
-    -------
-    tuple
-        Column names, and rows of cells.
-    """
-    rows = []
-    for term in results.study.terms:
-        for record in results.trials[term]:
-            setting = record["settings"][term]
-            value = score(record)
-            rest = {k: v for k, v in setting.items() if k != "weight"}
-            rows.append(
-                [
-                    "" if record["trial"] else term,
-                    str(record["trial"]),
-                    f"{setting['weight']:.4g}",
-                    ", ".join(
-                        f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
-                        for k, v in rest.items()
-                    ),
-                    number(value) if math.isfinite(value) else "failed",
-                ]
-            )
-    head = ["term", "trial", "weight", "other", f"micro-AUPRC, {results.tuned}"]
-    return head, rows
-
-
-def runs_table(results):
-    """Head and rows: every run.
-
-    Arguments
-    ---------
-    results : Results
-        What was found.
-
-    Returns
-    -------
-    tuple
-        Column names, and rows of cells.
-    """
-    head = ["network", "method", "seed", results.tuned, results.split]
-    head += ["minutes", "command"]
-    rows = []
-    for student in results.students:
-        for label in results.labels:
-            runs = results.runs.get((label, student), {})
-            for seed, record in sorted(runs.items()):
-                splits = record["splits"]
-                scores = [
-                    number(headline(splits[name])["micro_auprc"])
-                    for name in ("validate", results.split)
-                ]
-                rows.append(
-                    [
-                        student,
-                        label,
-                        str(seed),
-                        *scores,
-                        f"{record['minutes']:.1f}",
-                        record["command"],
-                    ]
-                )
     return head, rows
 
 
@@ -375,19 +319,19 @@ def readme_tables(study):
         "claim", "closest", "rows", "beside", "gradients", "search" and, where
         they are measured, "costs".
     """
-    results = Results(study)
-    tables = {
-        "claim": markdown(*claim_table(results)),
-        "closest": markdown(*closest_table(results)),
-        "rows": markdown(*main_table(results)),
-        "beside": markdown(*beside_table(results)),
-        "gradients": markdown(*gradient_table(results)),
-        "search": markdown(*search_table(results)),
+    tables = Tables(Results(study))
+    texts = {
+        "claim": markdown(*tables.claim()),
+        "closest": markdown(*tables.closest()),
+        "rows": markdown(*tables.rows()),
+        "beside": markdown(*tables.beside()),
+        "gradients": markdown(*tables.gradients()),
+        "search": markdown(*tables.search()),
     }
     costs = read_costs(study)
     if costs:
-        tables["costs"] = markdown(*cost_table(costs))
-    return tables
+        texts["costs"] = markdown(*cost_table(costs))
+    return texts
 
 
 def read_costs(study):

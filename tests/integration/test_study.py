@@ -449,7 +449,7 @@ def test_a_trial_that_cannot_be_trained_counts(scripts, tmp_path, monkeypatch):
     assert "cannot be trained" in record["failed"] and not record["splits"]
     assert script.read_settings(study)["sp"]["weight"] == 10.0
     results = scripts("study_results").Results(study)
-    _, rows = scripts("study_tables").search_table(results)
+    _, rows = scripts("study_tables").Tables(results).search()
     assert [row[-1] for row in rows].count("failed") == 1
     # Also where the search's file was lost.
     (tmp_path / "study" / "search.db").unlink()
@@ -863,7 +863,7 @@ def test_methods_beside_the_plain_sp_and_iusp_students(scripts):
     assert plain["iusp"] is None
     assert iusp["iusp"].mean == pytest.approx(0.05)
     assert "sp" not in iusp
-    head, rows = scripts("study_tables").beside_table(results)
+    head, rows = scripts("study_tables").Tables(results).beside()
     assert head[2:] == ["minus plain", "minus iusp"]
     assert [cell["text"] for cell in rows[0][2:]] == ["+0.150", "-"]
 
@@ -882,7 +882,7 @@ def test_gradients_early_and_later(scripts):
     assert row["term"] == "iusp"
     assert row["ratio"] == pytest.approx([0.8, 0.2])
     assert row["cosine"] == pytest.approx([-0.8, -0.2])
-    _, rows = scripts("study_tables").gradient_table(results)
+    _, rows = scripts("study_tables").Tables(results).gradients()
     assert rows[0][3:] == ["0.80", "0.20", "-0.80", "-0.20"]
 
 
