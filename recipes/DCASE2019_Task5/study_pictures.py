@@ -24,7 +24,8 @@ _COLOURS = (
     "#cc79a7",
     "#000000",
 )
-_MARKERS = "osD^vP*X"
+# As many as have no divisor in common with the colours: pairs differ.
+_MARKERS = "osD^vP*Xh"
 # Of a term that no method is named after.
 _OTHER = {"color": "black"}
 
@@ -60,6 +61,19 @@ class Pictures:
             style["markerfacecolor"] = "white"
         return style
 
+    def compared(self):
+        """Methods that all students have, of the first teacher and as such.
+
+        A panel a student holds no more than these.
+        """
+        results = self.results
+        return [
+            label
+            for label in results.labels
+            if label in self.style
+            and all((label, s) in results.runs for s in results.students)
+        ]
+
     def gains(self):
         """Gain in micro-AUPRC by student, smallest first, and by method."""
         results = self.results
@@ -94,7 +108,7 @@ class Pictures:
         results = self.results
         if results.level != "coarse":
             return None
-        labels = [m for m in results.distilled() if m in self.style]
+        labels = [m for m in self.compared() if results.terms(m)]
         panels = {
             student: {m: results.class_gains(m, student) for m in labels}
             for student in results.students
@@ -191,17 +205,13 @@ class Pictures:
         figure = Figure(figsize=(3.2 * n + 1.6, 3.8), layout="constrained")
         axes = figure.subplots(1, n, sharey=True, squeeze=False)[0]
         for axis, student in zip(axes, results.students, strict=True):
-            for label in results.labels:
-                if label not in self.style:
-                    continue
+            for label in self.compared():
                 by_epoch = defaultdict(list)
-                for run in results.runs.get((label, student), {}).values():
+                for run in results.runs[label, student].values():
                     for epoch in run["curve"]:
                         by_epoch[int(epoch["epoch"])].append(
                             epoch["valid micro_auprc"]
                         )
-                if not by_epoch:
-                    continue
                 epochs = sorted(by_epoch)
                 means = [np.mean(by_epoch[epoch]) for epoch in epochs]
                 style = {"color": self.style[label]["color"], "label": label}

@@ -210,8 +210,13 @@ GAINS = (
     "Gain over the plain student of the same seed, in coarse micro-AUPRC, "
     "with 95 % intervals; parameters below the names."
 )
-CLASSES = "Gain in each coarse tag's AUPRC, with 95 % intervals."
-CURVES = "Mean over seeds after each epoch."
+CLASSES = (
+    "Gain in each coarse tag's AUPRC, with 95 % intervals, of the methods that "
+    "all networks have."
+)
+CURVES = (
+    "Mean over seeds after each epoch, of the methods that all networks have."
+)
 CLOSEST = (
     "Each network's best method, chosen by its mean on the clips that epochs "
     "were chosen on. All combinations are not tried on every network."

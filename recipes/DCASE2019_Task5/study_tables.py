@@ -166,14 +166,12 @@ class Tables:
         rows = results.beside()
         bases = list(rows[0])[2:] if rows else []
         head = ["network", "method", *(f"minus {base}" for base in bases)]
-        cells = [
-            [
-                row["student"],
-                row["method"],
-                *(interval(row[base], signed=True) for base in bases),
-            ]
-            for row in rows
-        ]
+        cells, previous = [], None
+        for row in rows:
+            name = row["student"] if row["student"] != previous else ""
+            values = [interval(row[base], signed=True) for base in bases]
+            cells.append([name, row["method"], *values])
+            previous = row["student"]
         return head, cells
 
     def gradients(self):

@@ -886,6 +886,29 @@ def test_gradients_early_and_later(scripts):
     assert rows[0][3:] == ["0.80", "0.20", "-0.80", "-0.20"]
 
 
+def test_methods_can_be_told_apart(scripts):
+    """No two have the same marker and colour, however many there are."""
+    results = made_up(scripts, {("plain", 1): 0.5})
+    results.study.methods = {f"m{i}": {} for i in range(72)}
+    pictures = scripts("study_pictures").Pictures(results, {"networks": {}})
+    assert (
+        len({tuple(style.values()) for style in pictures.style.values()}) == 72
+    )
+
+
+def test_panels_hold_the_methods_that_all_students_have(scripts):
+    """Of the first teacher, and in no variant."""
+    results = made_up(
+        scripts,
+        {("plain", 1): 0.5, ("iusp", 1): 0.6, ("iusp", 1, "longer"): 0.7},
+    )
+    pictures = scripts("study_pictures").Pictures(results, {"networks": {}})
+    assert pictures.compared() == ["plain", "iusp"]
+    results.students.append("cnn_80k")
+    results.runs["plain", "cnn_80k"] = results.runs["plain", "cnn_20k"]
+    assert pictures.compared() == ["plain"]
+
+
 def test_the_best_method_is_chosen_on_the_tuning_half(scripts):
     """And its figures are those of the other half."""
     results = made_up(
