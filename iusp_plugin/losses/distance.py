@@ -131,9 +131,7 @@ class Comparison:
         torch.Tensor
             (batch, t).
         """
-        student, teacher = self._prepared(student)
-        target = teacher.rows(self.similarity, self.eps)
-        return gram_row_distances(student, target, self.similarity, self.eps)
+        return self._row_distances(*self._prepared(student))
 
     def weighted_by_energy(self, student: Tensor) -> Tensor:
         """Squared distance of each clip, its rows weighted, by autograd.
@@ -151,14 +149,19 @@ class Comparison:
         torch.Tensor
             (batch,).
         """
-        rows = self.row_distances(student)
-        _, teacher = self._prepared(student)
+        student, teacher = self._prepared(student)
+        rows = self._row_distances(student, teacher)
         assert isinstance(teacher, Frames | CosineSimilarity)
         norms = teacher.frame_norms()
         n = norms.shape[1] if self.frames is None else self.frames.unsqueeze(1)
         mean = norms.sum(dim=1, keepdim=True) / n
         weights = torch.where(mean > 0, norms / mean, torch.ones_like(norms))
         return (rows * weights).sum(dim=1)
+
+    def _row_distances(self, student: Tensor, teacher: Teacher) -> Tensor:
+        """Squared distance of each row of G, of what ``_prepared`` gave."""
+        target = teacher.rows(self.similarity, self.eps)
+        return gram_row_distances(student, target, self.similarity, self.eps)
 
     def _prepared(self, student: Tensor) -> tuple[Tensor, Teacher]:
         """Both sides as autograd's ways want them, zero in padding."""
