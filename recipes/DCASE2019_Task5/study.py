@@ -71,8 +71,13 @@ class Work:
 
     def _note_time(self, record):
         """Remember how long runs of a kind take."""
-        if record["threads"] == self.launcher.threads:
+        if record["threads"] == self.threads(record):
             self.minutes[_kind(record)].append(record["minutes"])
+
+    def threads(self, facts):
+        """How many a run has: a teacher all the cores, others a worker's."""
+        teacher = facts["stage"] == "teacher"
+        return available_cores() if teacher else self.launcher.threads
 
     def minutes_left(self):
         """Until max_minutes; infinite without it."""
@@ -105,7 +110,7 @@ class Work:
             Whether it is there.
         """
         run = self.study.teacher_run(label)
-        cores = available_cores()
+        cores = self.threads(run.facts)
         while not is_done(self.study, run):
             if not self.may_start(run):
                 return False

@@ -245,13 +245,7 @@ class Study:
         options = {}
         for key, value in setting.items():
             if key == "tap":
-                taps = self.declared["taps"]
-                tap = taps[student][value]
-                if not isinstance(tap, dict):
-                    tap = {
-                        "student": tap,
-                        "teacher": taps["cnn_teacher"][value],
-                    }
+                tap = self._tap(student, value)
                 options[f"{term}_student_tap"] = tap["student"]
                 options[f"{term}_teacher_tap"] = tap["teacher"]
             else:

@@ -362,6 +362,12 @@ def test_time_is_up(scripts, tmp_path, monkeypatch):
     for minutes in (11.0, 12.0):
         work._note_time(run.facts | {"minutes": minutes, "threads": 1})
     assert not work.may_start(run)
+    # So does another teacher, which has all the cores as the first one had.
+    teacher = study.teacher_run("first")
+    assert work.may_start(teacher)
+    cores = work.threads(teacher.facts)
+    work._note_time(teacher.facts | {"minutes": 31.0, "threads": cores})
+    assert not work.may_start(teacher)
 
 
 def test_failures_are_named_and_end_the_study(scripts, tmp_path, monkeypatch):
@@ -756,11 +762,16 @@ def test_what_a_row_says_reaches_the_command(scripts):
     study = scripts("study_plan").Study(RECIPE / "study.yaml")
     settings = study.start_settings()
     runs = {run.name: run for run in study.rows(settings)}
-    longer = runs["rows/kd_iusp+long/cnn_80k/1"]
+    terms = {term: settings[term] for term in ("kd", "iusp")}
+    longer, plain = (
+        study.student_run(method, "cnn_80k", 1, chosen, variant="long")
+        for method, chosen in (("kd_iusp", terms), ("plain", {}))
+    )
+    assert longer.name == "rows/kd_iusp+long/cnn_80k/1"
     assert "--number_of_epochs=48" in longer.shown()
     assert "--number_of_epochs=16" not in longer.shown()
     assert longer.facts["variant"] == "long"
-    assert "teacher" not in runs["rows/plain+long/cnn_80k/1"].facts
+    assert "teacher" not in plain.facts
     other = runs["rows/sp@second/cnn_80k/1"]
     assert other.options["teacher_folder"].endswith("teacher/second")
     two = runs["rows/iusp_two/cnn_80k/1"]
