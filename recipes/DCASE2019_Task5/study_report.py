@@ -173,7 +173,13 @@ def write_report(study):
             "Mean micro-AUPRC of each method against the network's size.",
         ),
         ("Classes", None, "", pictures.class_gains(), CLASSES),
-        ("Learning curves", None, "", pictures.learning_curves(), CURVES),
+        (
+            "Learning curves",
+            tables.fits(),
+            FITS,
+            pictures.learning_curves(),
+            CURVES,
+        ),
         ("Gradients", tables.gradients(), GRADIENTS, pictures.gradients(), ""),
         ("Search", tables.search(), "", pictures.searches(), SEARCH),
         ("All runs", tables.runs(), "", None, ""),
@@ -216,6 +222,11 @@ CLASSES = (
 )
 CURVES = (
     "Mean over seeds after each epoch, of the methods that all networks have."
+)
+FITS = (
+    "Label loss of the last epoch, with augmentation on the training clips. "
+    "Where it is no lower there than on other clips, the network has not "
+    "fitted its labels yet. Other targets have other losses."
 )
 CLOSEST = (
     "Each network's best method, chosen by its mean on the clips that epochs "

@@ -257,6 +257,29 @@ class Results:
                 rows.append(row)
         return rows
 
+    def fits(self):
+        """How far the labels are fitted after the last epoch.
+
+        Returns
+        -------
+        list of dict
+            One a student and method: student, method, and estimates of the
+            label loss of the training clips, as augmented, and of the clips
+            that epochs were chosen on.
+        """
+        rows = []
+        for student in self.students:
+            for label in self.labels:
+                runs = self.runs.get((label, student), {}).values()
+                if runs:
+                    last = [record["curve"][-1] for record in runs]
+                    row = {"student": student, "method": label}
+                    for split in ("train", "valid"):
+                        losses = [epoch[f"{split} label"] for epoch in last]
+                        row[split] = estimate(losses)
+                    rows.append(row)
+        return rows
+
     def gradient_means(self):
         """Each term's gradient beside the labels', early and later.
 

@@ -174,6 +174,19 @@ class Tables:
             previous = row["student"]
         return head, cells
 
+    def fits(self):
+        """Label loss of the last epoch, on training and on other clips."""
+        results = self.results
+        head = ["network", "method", "seeds", "label loss, training clips"]
+        head += [f"label loss, {results.tuned}"]
+        cells, previous = [], None
+        for row in results.fits():
+            name = row["student"] if row["student"] != previous else ""
+            values = [spread(row[split]) for split in ("train", "valid")]
+            cells.append([name, row["method"], str(row["train"].n), *values])
+            previous = row["student"]
+        return head, cells
+
     def gradients(self):
         """Each term's gradient beside the labels'."""
         results = self.results
@@ -314,8 +327,8 @@ def readme_tables(study):
     Returns
     -------
     dict of str to str
-        "claim", "closest", "rows", "beside", "gradients", "search" and, where
-        they are measured, "costs".
+        "claim", "closest", "rows", "beside", "fits", "gradients", "search"
+        and, where they are measured, "costs".
     """
     tables = Tables(Results(study))
     texts = {
@@ -323,6 +336,7 @@ def readme_tables(study):
         "closest": markdown(*tables.closest()),
         "rows": markdown(*tables.rows()),
         "beside": markdown(*tables.beside()),
+        "fits": markdown(*tables.fits()),
         "gradients": markdown(*tables.gradients()),
         "search": markdown(*tables.search()),
     }

@@ -285,7 +285,7 @@ def test_report_needs_nothing_else(finished):
     for source in page.sources:
         assert len(base64.b64decode(source.partition(",")[2])) > 3000
     words = " ".join(page.words)
-    for needed in ("The claim", "d > 0", "cnn_20k", "tuning half", "Search"):
+    for needed in ("The claim", "d > 0", "cnn_20k", "label loss, tuning half"):
         assert needed in words
 
 
@@ -877,6 +877,26 @@ def test_methods_beside_the_plain_sp_and_iusp_students(scripts):
     head, rows = scripts("study_tables").Tables(results).beside()
     assert head[2:] == ["minus plain", "minus iusp"]
     assert [cell["text"] for cell in rows[0][2:]] == ["+0.150", "-"]
+
+
+def test_how_far_the_labels_are_fitted(scripts):
+    """The last epoch's label loss on both sides, over the seeds."""
+    results = made_up(scripts, {("plain", 1): 0.5, ("plain", 2): 0.5})
+    for seed, record in results.runs["plain", "cnn_20k"].items():
+        record["curve"] = [
+            {"train label": loss, "valid label": loss + 0.1 * seed}
+            for loss in (0.4, 0.2)
+        ]
+    (row,) = results.fits()
+    assert row["train"].mean == pytest.approx(0.2)
+    assert row["valid"].mean == pytest.approx(0.35)
+    head, rows = scripts("study_tables").Tables(results).fits()
+    assert head[3:] == [
+        "label loss, training clips",
+        "label loss, tuning half",
+    ]
+    assert rows[0][:3] == ["cnn_20k", "plain", "2"]
+    assert rows[0][3].startswith("0.200 ± 0.000")
 
 
 def test_gradients_early_and_later(scripts):
