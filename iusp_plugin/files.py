@@ -5,6 +5,7 @@ Authors
 """
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     ['scores.json']
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not a process id: machines that share a folder may have the same ones.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         yield part
         os.replace(part, path)

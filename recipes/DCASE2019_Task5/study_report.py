@@ -204,7 +204,7 @@ def write_report(study):
         (path, html),
         (
             folder / "report.md",
-            "\n\n".join(readme_tables(study).values()) + "\n",
+            "\n\n".join(readme_tables(tables).values()) + "\n",
         ),
     ):
         with replacing(target) as part:

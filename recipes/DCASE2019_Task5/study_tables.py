@@ -7,7 +7,7 @@ Authors
 import json
 import math
 
-from study_results import FIGURES, LEVELS, Results, headline
+from study_results import FIGURES, LEVELS, headline
 from study_search import score
 
 
@@ -64,6 +64,17 @@ def percent(estimate):
     return text
 
 
+def named_once(rows):
+    """Rows of which the first cell is empty where the last one had the same."""
+    firsts = [row[0] for row in rows]
+    return [
+        ["" if first == previous else first, *row[1:]]
+        for row, first, previous in zip(
+            rows, firsts, [None, *firsts[:-1]], strict=True
+        )
+    ]
+
+
 class Tables:
     """The tables of a study: each gives column names, and rows of cells.
 
@@ -94,7 +105,7 @@ class Tables:
             ]
             name = f"cnn_teacher ({label})"
             rows.append([name, "labels", "1", cells[0], "-", "-", *cells[1:]])
-        previous = None
+        own = []
         for row in results.rows():
             figures = row["figures"]
             others = [
@@ -102,9 +113,9 @@ class Tables:
                 for level in levels
                 for figure in FIGURES
             ]
-            rows.append(
+            own.append(
                 [
-                    row["student"] if row["student"] != previous else "",
+                    row["student"],
                     row["method"],
                     str(len(row["seeds"])),
                     others[0],
@@ -113,8 +124,7 @@ class Tables:
                     *others[1:],
                 ]
             )
-            previous = row["student"]
-        return head, rows
+        return head, rows + named_once(own)
 
     def claim(self):
         """The paper's claim, student by student."""
@@ -166,26 +176,23 @@ class Tables:
         rows = results.beside()
         bases = list(rows[0])[2:] if rows else []
         head = ["network", "method", *(f"minus {base}" for base in bases)]
-        cells, previous = [], None
+        cells = []
         for row in rows:
-            name = row["student"] if row["student"] != previous else ""
             values = [interval(row[base], signed=True) for base in bases]
-            cells.append([name, row["method"], *values])
-            previous = row["student"]
-        return head, cells
+            cells.append([row["student"], row["method"], *values])
+        return head, named_once(cells)
 
     def fits(self):
         """Label loss of the last epoch, on training and on other clips."""
         results = self.results
         head = ["network", "method", "seeds", "label loss, training clips"]
         head += [f"label loss, {results.tuned}"]
-        cells, previous = [], None
+        cells = []
         for row in results.fits():
-            name = row["student"] if row["student"] != previous else ""
+            names = [row["student"], row["method"], str(row["train"].n)]
             values = [spread(row[split]) for split in ("train", "valid")]
-            cells.append([name, row["method"], str(row["train"].n), *values])
-            previous = row["student"]
-        return head, cells
+            cells.append(names + values)
+        return head, named_once(cells)
 
     def gradients(self):
         """Each term's gradient beside the labels'."""
@@ -316,13 +323,13 @@ def markdown(head, rows):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def readme_tables(study):
+def readme_tables(tables):
     """The tables that stand in a README, from the records alone.
 
     Arguments
     ---------
-    study : Study
-        Knows where the records are.
+    tables : Tables
+        Of the study's results.
 
     Returns
     -------
@@ -330,7 +337,6 @@ def readme_tables(study):
         "claim", "closest", "rows", "beside", "fits", "gradients", "search"
         and, where they are measured, "costs".
     """
-    tables = Tables(Results(study))
     texts = {
         "claim": markdown(*tables.claim()),
         "closest": markdown(*tables.closest()),
@@ -340,7 +346,7 @@ def readme_tables(study):
         "gradients": markdown(*tables.gradients()),
         "search": markdown(*tables.search()),
     }
-    costs = read_costs(study)
+    costs = read_costs(tables.results.study)
     if costs:
         texts["costs"] = markdown(*cost_table(costs))
     return texts

@@ -20,7 +20,8 @@ import shutil
 from pathlib import Path
 
 from study_plan import Study
-from study_tables import readme_tables
+from study_results import Results
+from study_tables import Tables, readme_tables
 
 HERE = Path(__file__).resolve().parent
 SCORES = HERE / "scores"
@@ -109,7 +110,7 @@ def all_tables():
     for data, declaration in STUDIES.items():
         folder = HERE / "studies" / data
         study = Study(HERE / declaration, {"records_folder": str(folder)})
-        for name, table in readme_tables(study).items():
+        for name, table in readme_tables(Tables(Results(study))).items():
             tables[f"study_{data}_{name}"] = table
     return tables
 

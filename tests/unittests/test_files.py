@@ -33,3 +33,15 @@ def test_folder_must_exist(tmp_path):
     with pytest.raises(FileNotFoundError):
         with replacing(tmp_path / "none" / "a.json") as part:
             part.write_text("x")
+
+
+def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path):
+    """The last to end wins; the part of neither is the other's."""
+    path = tmp_path / "report.html"
+    with replacing(path) as slow:
+        slow.write_text("slow")
+        with replacing(path) as quick:
+            quick.write_text("quick")
+        assert path.read_text() == "quick"
+    assert path.read_text() == "slow"
+    assert list(tmp_path.iterdir()) == [path]
