@@ -66,13 +66,11 @@ def percent(estimate):
 
 def named_once(rows):
     """Rows of which the first cell is empty where the last one had the same."""
-    firsts = [row[0] for row in rows]
-    return [
-        ["" if first == previous else first, *row[1:]]
-        for row, first, previous in zip(
-            rows, firsts, [None, *firsts[:-1]], strict=True
-        )
-    ]
+    shown, previous = [], None
+    for first, *others in rows:
+        shown.append(["" if first == previous else first, *others])
+        previous = first
+    return shown
 
 
 class Tables:
