@@ -128,7 +128,8 @@ class Work:
         for place, options in self.study.cache_commands(label).items():
             name = f"cache/{label}-{place}"
             folder = Path(options["teacher_folder"])
-            marker = folder / f"cached-{place}.json"
+            # In the cache, so that it goes with it.
+            marker = folder / "cache" / f"stored-{place}.json"
             with claim(self.launcher.lock(name), wait=True) as held:
                 if marker.is_file():
                     continue
@@ -269,7 +270,7 @@ class Work:
         )
 
     def progress(self):
-        """Done, running and left, and the time that what is left takes."""
+        """What is done, running and left, and the time that it takes."""
         declared = self.study.rows(self.study.start_settings())
         trials = sum(map(self.study.trials, self.study.searched))
         records = self.study.records()
@@ -283,7 +284,8 @@ class Work:
             total += (trials - done) * mean
         return (
             f"{len(declared) - len(left) + done} of {len(declared) + trials} "
-            f"done, {len(self.active)} running, "
+            f"done, {len(self.active)} running here, "
+            f"{len(left) + trials - done} left, "
             f"{left_text(total / self.workers)} to go beside teachers"
         )
 

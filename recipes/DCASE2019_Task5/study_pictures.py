@@ -10,7 +10,6 @@ from itertools import cycle
 import numpy as np
 from iusp_plugin.dataio.taxonomy import COARSE_TAGS
 from matplotlib.figure import Figure
-from study_results import split_label
 from study_search import score
 
 # Colours that people with colour-blindness can tell apart (Okabe and Ito).
@@ -53,25 +52,20 @@ class Pictures:
             for i, method in enumerate(methods)
         }
 
-    def styled(self, label):
-        """Colour and marker of a method; hollow for other settings."""
-        method, teacher, variant = split_label(label)
-        style = dict(self.style[method])
-        if teacher or variant:
-            style["markerfacecolor"] = "white"
-        return style
+    def methods(self):
+        """Methods of the first teacher and without a variant.
+
+        Pictures hold no others: those share colours and markers with these.
+        """
+        return [label for label in self.results.labels if label in self.style]
 
     def compared(self):
-        """Methods that all students have, of the first teacher and as such.
-
-        A panel a student holds no more than these.
-        """
+        """Of these, the ones that all students have: for a panel a student."""
         results = self.results
         return [
             label
-            for label in results.labels
-            if label in self.style
-            and all((label, s) in results.runs for s in results.students)
+            for label in self.methods()
+            if all((label, s) in results.runs for s in results.students)
         ]
 
     def gains(self):
@@ -80,7 +74,7 @@ class Pictures:
         students = sorted(
             results.students, key=lambda s: self.costs[s]["params"]
         )
-        labels = results.distilled()
+        labels = [label for label in self.methods() if results.terms(label)]
         if not students or not labels:
             return None
         figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -93,7 +87,7 @@ class Pictures:
                 for x, s in enumerate(students)
                 if (s, label) in rows and rows[s, label]["gain"]
             ]
-            _dots(axis, found, self.styled(label), label)
+            _dots(axis, found, self.style[label], label)
         axis.axhline(0, color="#444444", linewidth=0.8)
         axis.set_xticks(
             range(len(students)),
@@ -128,7 +122,7 @@ class Pictures:
                     (int(tag) - 1 + offset, value)
                     for tag, value in panel[label].items()
                 ]
-                _dots(axis, found, self.styled(label), label, sideways=True)
+                _dots(axis, found, self.style[label], label, sideways=True)
             axis.axvline(0, color="#444444", linewidth=0.8)
             axis.set(title=student, xlabel="gain in AUPRC")
             axis.set_yticks(range(len(names)), names)
@@ -150,7 +144,7 @@ class Pictures:
             ("parameters", "multiply-accumulates of a 10 s clip"),
             strict=True,
         ):
-            for label in results.labels:
+            for label in self.methods():
                 found = sorted(
                     (
                         self.costs[row["student"]][key],
@@ -163,7 +157,7 @@ class Pictures:
                 if found:
                     axis.plot(
                         *zip(*found, strict=True),
-                        **self.styled(label),
+                        **self.style[label],
                         linestyle="none",
                         label=label,
                     )

@@ -5,11 +5,11 @@ Authors
 """
 
 import base64
-import io
 import logging
 from pathlib import Path
 
 import jinja2
+import matplotlib
 from iusp_plugin.files import replacing
 from iusp_plugin.run_folder import write_json
 from study_costs import measure_costs
@@ -44,22 +44,34 @@ def known_costs(study, students):
     return costs
 
 
-def source_of(picture):
-    """A picture as an image's source, inside the page.
+def source_of(path):
+    """A picture's file as an image's source, inside the page.
 
     Arguments
     ---------
-    picture : matplotlib.figure.Figure or Path
-        Drawn as SVG, or a PNG file.
+    path : Path
+        An SVG or a PNG file.
     """
-    if isinstance(picture, Path):
-        kind, content = "png", picture.read_bytes()
-    else:
-        buffer = io.BytesIO()
-        picture.savefig(buffer, format="svg", metadata={"Date": None})
-        kind, content = "svg+xml", buffer.getvalue()
-    text = base64.b64encode(content).decode()
+    kind = {".svg": "svg+xml", ".png": "png"}[path.suffix]
+    text = base64.b64encode(path.read_bytes()).decode()
     return f"data:image/{kind};base64,{text}"
+
+
+def save_svg(figure, path):
+    """Write a figure; the same one gives the same file.
+
+    Arguments
+    ---------
+    figure : matplotlib.figure.Figure
+        What is drawn.
+    path : Path
+        The file to be.
+    """
+    with (
+        matplotlib.rc_context({"svg.hashsalt": path.stem}),
+        replacing(path) as part,
+    ):
+        figure.savefig(part, format="svg", metadata={"Date": None})
 
 
 def notes_of(study, results):
@@ -131,7 +143,7 @@ def notes_of(study, results):
 
 
 def write_report(study):
-    """Write report.html and report.md into the study's folder.
+    """Write report.html, report.md and pictures into the study's folder.
 
     Arguments
     ---------
@@ -149,10 +161,10 @@ def write_report(study):
     costs = known_costs(study, results.students)
     pictures, tables = Pictures(results, costs), Tables(results)
     folder = study.output_folder
+    drawn_in = folder / "pictures"
+    drawn_in.mkdir(parents=True, exist_ok=True)
     try:
-        similarities = draw_similarities(
-            study, results, folder / "pictures", DRAWN_TAGS
-        )
+        similarities = draw_similarities(study, results, drawn_in, DRAWN_TAGS)
     except FileNotFoundError as error:
         logger.warning("No frame similarities in the report: %s", error)
         similarities = {}
@@ -184,14 +196,15 @@ def write_report(study):
         ("Search", tables.search(), "", pictures.searches(), SEARCH),
         ("All runs", tables.runs(), "", None, ""),
     ]
-    sections = [_section(*content) for content in contents]
+    sections = [_section(drawn_in, *content) for content in contents]
     sections = [s for s in sections if s["rows"] or s["pictures"]]
     if similarities:
         drawn = [
             {"source": source_of(path), "caption": caption}
             for caption, path in similarities.items()
         ]
-        section = _section("Frame similarities", None, SIMILARITY, None, "")
+        title = "Frame similarities"
+        section = _section(drawn_in, title, None, SIMILARITY, None, "")
         sections.insert(-2, section | {"pictures": drawn})
     path = folder / "report.html"
     html = page.render(
@@ -214,7 +227,8 @@ def write_report(study):
 
 GAINS = (
     "Gain over the plain student of the same seed, in coarse micro-AUPRC, "
-    "with 95 % intervals; parameters below the names."
+    "with 95 % intervals; parameters below the names. Of the first teacher "
+    "and without a variant."
 )
 CLASSES = (
     "Gain in each coarse tag's AUPRC, with 95 % intervals, of the methods that "
@@ -262,12 +276,14 @@ def subtitle(study, results):
     )
 
 
-def _section(title, table, text, picture, caption):
-    """One part of the page, as the template takes it."""
+def _section(folder, title, table, text, figure, caption):
+    """One part of the page, as the template takes it; its figure is saved."""
     head, rows = table or ([], [])
     pictures = []
-    if picture is not None:
-        pictures = [{"source": source_of(picture), "caption": caption}]
+    if figure is not None:
+        path = folder / f"{title.lower().replace(' ', '-')}.svg"
+        save_svg(figure, path)
+        pictures = [{"source": source_of(path), "caption": caption}]
     words = [i for i, name in enumerate(head) if name in _WORDS]
     return {
         "title": title,

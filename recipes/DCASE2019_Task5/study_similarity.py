@@ -27,7 +27,7 @@ def draw_similarities(study, results, folder, tags):
     results : Results
         Tells which runs there are.
     folder : Path
-        Where the PNG files go.
+        Where the PNG files go; must exist.
     tags : sequence of str
         Coarse tags, such as "machinery-impact".
 
@@ -49,7 +49,6 @@ def draw_similarities(study, results, folder, tags):
     part = validation_parts(dataset, hparams["validate_on"])
     part = part.get("held_out", part["validate"])
     names = [tag.partition("_")[2] for tag in COARSE_TAGS]
-    folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for tag in tags:
         index = names.index(tag)
@@ -88,20 +87,23 @@ def choose_clip(dataset, index):
 
 
 def _run_folders(study, results):
-    """Folders of a teacher, and of a plain and an IUSP student."""
-    for student in results.students:
+    """Folders of a teacher, and of a plain and an IUSP student.
+
+    The student is the one with most runs, of those whose weights are there.
+    """
+    iusp = {s: results.runs.get(("iusp", s), {}) for s in results.students}
+    for student in sorted(iusp, key=lambda s: -len(iusp[s])):
         plain = results.runs.get((results.plain_label(), student), {})
-        for seed in sorted(results.runs.get(("iusp", student), {})):
+        for seed in sorted(iusp[student]):
             if seed not in plain:
                 continue
-            settings = {"iusp": results.runs["iusp", student][seed]["settings"]}
             runs = {
                 "teacher": study.teacher_run(study.teachers[0]),
                 f"plain {student}": study.student_run(
                     results.plain_label(), student, seed, {}
                 ),
                 f"iusp {student}": study.student_run(
-                    "iusp", student, seed, settings["iusp"]
+                    "iusp", student, seed, iusp[student][seed]["settings"]
                 ),
             }
             folders = {name: study.folder(run) for name, run in runs.items()}
