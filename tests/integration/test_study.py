@@ -83,6 +83,9 @@ def test_each_run_is_done_once(finished):
         run = folder / "study" / "runs" / name[:-5]
         assert (run / "model.ckpt").is_file()
     assert not list((folder / "study" / "running").rglob("*.yaml"))
+    # Who deletes a teacher's cache deletes what says that it is complete.
+    marks = list((folder / "study" / "runs").rglob("stored-*.json"))
+    assert {mark.parent.name for mark in marks} == {"cache"}
     assert all("13 of 13 done" in output for output in outputs)
 
 
@@ -278,8 +281,13 @@ def test_report_needs_nothing_else(finished):
         re.match(r"data:image/(png|svg\+xml);base64,", s) for s in page.sources
     ]
     assert all(kinds)
-    # Gains, costs, classes, curves, gradients, search.
+    # Gains, costs, classes, curves, gradients, search: files as well.
     assert [kind[1] for kind in kinds].count("svg+xml") == 6
+    pictures = (folder / "study" / "pictures").glob("*.svg")
+    assert {path.stem for path in pictures} == {
+        *("the-claim", "costs", "classes", "learning-curves"),
+        *("gradients", "search"),
+    }
     # Frame similarities of the clips that have the tags to draw.
     assert 1 <= [kind[1] for kind in kinds].count("png") <= 3
     for source in page.sources:
@@ -926,6 +934,27 @@ def test_methods_can_be_told_apart(scripts):
     assert (
         len({tuple(style.values()) for style in pictures.style.values()}) == 72
     )
+
+
+def test_gains_are_drawn_of_one_setting_and_alike_each_time(scripts, tmp_path):
+    """Not of a variant, which has the same marker; the file is the same."""
+    results = made_up(
+        scripts,
+        {("plain", 1): 0.5, ("iusp", 1): 0.6, ("plain", 1, "longer"): 0.5}
+        | {("iusp", 1, "longer"): 0.9},
+    )
+    costs = {"networks": {"cnn_20k": {"params": 20_000}}}
+    found = []
+    for i in range(2):
+        figure = scripts("study_pictures").Pictures(results, costs).gains()
+        (axis,) = figure.axes
+        (drawn,) = axis.containers
+        assert drawn[0].get_ydata() == pytest.approx([0.1])
+        path = tmp_path / str(i) / "gains.svg"
+        path.parent.mkdir()
+        scripts("study_report").save_svg(figure, path)
+        found.append(path.read_bytes())
+    assert found[0] == found[1]
 
 
 def test_panels_hold_the_methods_that_all_students_have(scripts):
