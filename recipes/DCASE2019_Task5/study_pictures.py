@@ -137,7 +137,11 @@ class Pictures:
             return None
         figure = Figure(figsize=(9, 4.2), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
-        rows = results.rows()
+        means = defaultdict(dict)
+        for row in results.rows():
+            value = row["figures"][results.level, "micro_auprc"]
+            if value and row["method"] in self.methods():
+                means[row["student"]][row["method"]] = value.mean
         for axis, key, name in zip(
             axes,
             ("params", "macs"),
@@ -145,15 +149,11 @@ class Pictures:
             strict=True,
         ):
             for label in self.methods():
-                found = sorted(
-                    (
-                        self.costs[row["student"]][key],
-                        row["figures"][results.level, "micro_auprc"].mean,
-                    )
-                    for row in rows
-                    if row["method"] == label
-                    and row["figures"][results.level, "micro_auprc"]
-                )
+                found = [
+                    (self.costs[student][key], by_label[label])
+                    for student, by_label in means.items()
+                    if label in by_label
+                ]
                 if found:
                     axis.plot(
                         *zip(*found, strict=True),
@@ -161,16 +161,15 @@ class Pictures:
                         linestyle="none",
                         label=label,
                     )
-            by_cost = sorted(
-                results.students, key=lambda s, key=key: self.costs[s][key]
-            )
-            for i, student in enumerate(by_cost):
+            for student, by_label in means.items():
                 axis.annotate(
                     student,
-                    (self.costs[student][key], 0.02),
-                    xycoords=("data", "axes fraction"),
+                    (self.costs[student][key], min(by_label.values())),
+                    xytext=(0, -7),
+                    textcoords="offset points",
                     rotation=90,
-                    ha="right" if i % 2 else "left",  # neighbours apart
+                    ha="center",
+                    va="top",
                     fontsize=8,
                     color="#555555",
                 )
@@ -181,12 +180,15 @@ class Pictures:
                 axis.annotate(
                     "teacher",
                     (cost, teacher),
-                    xytext=(-8, 6),
+                    xytext=(-8, 0),
                     textcoords="offset points",
                     ha="right",
+                    va="center",
                 )
             axis.set(xscale="log", xlabel=name)
-        axes[0].set_ylabel("micro-AUPRC")
+        low, high = axes[0].get_ylim()
+        # With room for the names.
+        axes[0].set(ylabel="micro-AUPRC", ylim=(1.6 * low - 0.6 * high, high))
         _legend(figure, axes[0])
         return figure
 
