@@ -51,8 +51,8 @@ def read_scores(folder):
     )
 
 
-def markdown_table(records, split="validate"):
-    """One row a run: coarse figures, then fine ones."""
+def markdown_table(records):
+    """One row a run: coarse figures, then fine ones, of held-out clips if any."""
     lines = [
         "| network | method | seed | parameters | MACs | "
         "coarse micro-AUPRC | macro-AUPRC | micro-F1 | "
@@ -60,7 +60,8 @@ def markdown_table(records, split="validate"):
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
-        levels = record["splits"][split]
+        splits = record["splits"]
+        levels = splits.get("held_out", splits["validate"])
         figures = [
             f"{levels[level][name]:.3f}"
             for level in ("coarse", "fine")
