@@ -214,6 +214,12 @@ class Results:
                 iusp = self.values("iusp" + suffix, student)
                 sp = self.values("sp" + suffix, student)
                 plain = self.plain("iusp" + suffix, student)
+                # All columns of a row are of the same seeds.
+                shared = sorted(iusp.keys() & sp.keys() & plain.keys())
+                iusp, sp, plain = (
+                    {seed: values[seed] for seed in shared}
+                    for values in (iusp, sp, plain)
+                )
                 difference = claim_difference(iusp, sp, plain)
                 if difference is None:
                     continue

@@ -936,6 +936,19 @@ def test_methods_can_be_told_apart(scripts):
     )
 
 
+def test_the_claim_is_of_the_same_seeds_throughout(scripts):
+    """A seed that one method lacks counts in no column of the row."""
+    results = made_up(
+        scripts,
+        {("plain", 1): 0.5, ("plain", 2): 0.5, ("plain", 3): 0.5}
+        | {("sp", 1): 0.6, ("sp", 2): 0.6, ("sp", 3): 0.9}
+        | {("iusp", 1): 0.7, ("iusp", 2): 0.7},
+    )
+    (claim,) = results.claims()
+    assert {claim[key].n for key in ("sp", "iusp", "iusp_sp", "d")} == {2}
+    assert claim["sp"].mean == pytest.approx(0.1)
+
+
 def test_gains_are_drawn_of_one_setting_and_alike_each_time(scripts, tmp_path):
     """Not of a variant, which has the same marker; the file is the same."""
     results = made_up(
