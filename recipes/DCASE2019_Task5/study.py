@@ -116,14 +116,16 @@ class Work:
                 return False
             logger.info("%s: training", run.name)
             try:
-                record = self.launcher.train(self.study, run, threads=cores)
+                record, made = self.launcher.train(
+                    self.study, run, threads=cores
+                )
             except RunFailedError as error:
                 self.fail(run.name, error)
                 return False
             if record is None:
                 logger.info("%s: another worker trains it; waiting", run.name)
                 time.sleep(PATIENCE_S)
-            else:
+            elif made:
                 self.report(run, record)
         for place, options in self.study.cache_commands(label).items():
             name = f"cache/{label}-{place}"
@@ -209,7 +211,7 @@ class Work:
                     self.changed.wait(PATIENCE_S)
 
     def attempt(self, run, worker, tell):
-        """Do a run unless somebody is at it; returns whether it was done.
+        """Do a run unless somebody is at it; returns whether it is done.
 
         Arguments
         ---------
@@ -225,7 +227,7 @@ class Work:
                 return False
             self.active.add(run.name)
         try:
-            record = self.launcher.train(self.study, run, worker)
+            record, made = self.launcher.train(self.study, run, worker)
             if record is None:
                 return False
             if tell:
@@ -238,7 +240,9 @@ class Work:
             with self.changed:
                 self.active.discard(run.name)
                 self.changed.notify_all()
-        self.report(run, record)
+        # Another command may have done it since it was listed, and said so.
+        if made:
+            self.report(run, record)
         return True
 
     def left(self, runs):

@@ -180,12 +180,15 @@ class Launcher:
         -------
         dict or None
             The record; None if another worker has claimed the run.
+        bool
+            Whether the record was made here, not found.
         """
         with claim(self.lock(run.name)) as held:
             if held is None:
-                return None
+                return None, False
             record_path, folder = study.record_path(run), study.folder(run)
-            if not is_done(study, run):
+            made = not is_done(study, run)
+            if made:
                 if folder.exists():
                     _check_same(study, run, folder / "study.json")
                 else:
@@ -196,10 +199,11 @@ class Launcher:
                         if record is None:
                             raise
                         write_json(record_path, record)
-                        return record
+                        return record, True
                 record = make_record(folder, run) | _data(study)
                 write_json(record_path, record)
-            return json.loads(record_path.read_text(encoding="utf-8"))
+            record = json.loads(record_path.read_text(encoding="utf-8"))
+            return record, made
 
     def _failed_trial(self, run, error):
         """Record of a search's trial that failed twice; else None.

@@ -496,6 +496,23 @@ def test_a_teacher_that_fails_leaves_the_others(scripts, tmp_path, monkeypatch):
     assert {f"rows/{m}/cnn_20k/{s}" for m in METHODS for s in (1, 2)} < names
 
 
+def test_a_run_that_another_did_meanwhile_is_not_reported(
+    scripts, tmp_path, monkeypatch, caplog
+):
+    """Listed as left by two commands, done by one: one line says so."""
+    monkeypatch.chdir(tmp_path)
+    study = scripts("study_plan").Study(TINY)
+    script = scripts("study")
+    failing = Failing(scripts("study_queue"), monkeypatch, [])
+    launcher = scripts("study_queue").Launcher(tmp_path / "study")
+    run = study.student_run("plain", "cnn_20k", 1, {})
+    caplog.set_level("INFO")
+    for _ in range(2):
+        assert script.Work(study, launcher).attempt(run, 0, None)
+    assert failing.asked == [run.name]
+    assert caplog.text.count(f"{run.name}: micro-AUPRC") == 1
+
+
 def test_the_gpus_that_the_user_chose(scripts, monkeypatch):
     """By their names, not by numbers from 0."""
     study = scripts("study")
