@@ -129,9 +129,11 @@ class Work:
                 self.report(run, record)
         for place, options in self.study.cache_commands(label).items():
             name = f"cache/{label}-{place}"
-            folder = Path(options["teacher_folder"])
+            # The default is that of the YAMLs.
+            default = Path(options["teacher_folder"]) / "cache"
+            cache = Path(options.get("teacher_cache", default))
             # In the cache, so that it goes with it.
-            marker = folder / "cache" / f"stored-{place}.json"
+            marker = cache / f"stored-{place}.json"
             with claim(self.launcher.lock(name), wait=True) as held:
                 if marker.is_file():
                     continue
@@ -286,10 +288,10 @@ class Work:
         total = sum(mean if m is None else m for m in minutes)
         if trials > done:
             total += (trials - done) * mean
+        n_runs, n_left = len(declared) + trials, len(left) + trials - done
         return (
-            f"{len(declared) - len(left) + done} of {len(declared) + trials} "
-            f"done, {len(self.active)} running here, "
-            f"{len(left) + trials - done} left, "
+            f"{n_runs - n_left} of {n_runs} done, "
+            f"{len(self.active)} running here, {n_left} left, "
             f"{left_text(total / self.workers)} to go beside teachers"
         )
 

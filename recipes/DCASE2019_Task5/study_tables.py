@@ -222,7 +222,7 @@ class Tables:
                 rest = {k: v for k, v in setting.items() if k != "weight"}
                 rows.append(
                     [
-                        "" if record["trial"] else term,
+                        term,
                         str(record["trial"]),
                         f"{setting['weight']:.4g}",
                         ", ".join(
@@ -241,7 +241,7 @@ class Tables:
             "other",
             f"micro-AUPRC, {results.tuned}",
         ]
-        return head, rows
+        return head, named_once(rows)
 
     def runs(self):
         """Every run."""
